@@ -1,0 +1,30 @@
+# Two commands matter: `make demo` shows the main job, `make test` runs everything. Both set up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+
+.PHONY: setup demo test check clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
+	@sh scripts/preflight.sh "$(PYTHON)"
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh
+
+# Linters, types and import contracts: what must hold at every commit, in a minute.
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf $(VENV) build dist demo

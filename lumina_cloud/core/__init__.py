@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, the edge to the outside, clock, money, units, untrusted text."""

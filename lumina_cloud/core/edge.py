@@ -1,0 +1,40 @@
+"""The one place through which the outside is touched.
+
+`with edge("local.create"):` stands around every provider call, every transfer to or from a machine and every commit. A test
+counts the edges that a command passes and kills the process before, inside or after any one of them
+(`LUMINA_CRASH_AT=<site>:<n>:<before|after>`), so a new call is covered by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_passed: Counter[str] = Counter()
+
+
+@contextmanager
+def edge(site: str) -> Iterator[None]:
+    """Mark a touch of the outside. `site` is `subject.verb`, e.g. `ledger.commit`."""
+    _passed[site] += 1
+    nth = _passed[site]
+    _crash_if_asked(site, nth, "before")
+    yield
+    _crash_if_asked(site, nth, "after")
+
+
+def passed() -> Counter[str]:
+    """Return how often each site was entered in this process."""
+    return Counter(_passed)
+
+
+def _crash_if_asked(site: str, nth: int, when: str) -> None:
+    wanted = os.environ.get("LUMINA_CRASH_AT")
+    if wanted and wanted == f"{site}:{nth}:{when}":
+        os.kill(os.getpid(), signal.SIGKILL)

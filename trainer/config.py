@@ -1,0 +1,602 @@
+"""Model, training and layout configuration, and the sixteen presets.
+
+The one source of truth for shapes, parameter counts and FLOPs: the planner counts from it, the trainer builds from it, and
+a test holds the two equal. Standard library only, so that the orchestrator can import it without torch.
+
+Choices: a configuration is a tree of frozen dataclasses; `RunConfig` is what `run.json` holds. Presets are data
+(`presets.toml`). A flat name (`d_model`, `seq_len`, `micro_batch`) is unique in the whole tree, so `--set NAME=VALUE` needs no
+path. Every refusal is a `ConfigError` that names the field, its value and what would be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Arch = Literal["dense", "moe", "mod", "hybrid"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Checkpointing = Literal["none", "block"]
+Offload = Literal["none", "optimizer", "optimizer+parameters"]
+Recipe = Literal["paper", "published"]
+TokenizerKind = Literal["bpe", "bytes"]
+Device = Literal["cpu", "cuda"]
+
+ARCHS: tuple[Arch, ...] = get_args(Arch)
+MODELS: tuple[str, ...] = ("debug", "debug200m", "b1", "b7")
+
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
+"""Compute-optimal tokens per parameter: Hoffmann et al. 2022 (arXiv 2203.15556), table 3, rounded as is usual."""
+
+BYTE_VOCAB = 259
+"""256 bytes, and the begin, end and padding tokens."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be trained. `name` and `value` are the field's, `hint` says what would be right."""
+
+    def __init__(self, name: str, value: object, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.value = value
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a decoder-only transformer. Widths are in elements, `vocab` in tokens."""
+
+    arch: Arch
+    vocab: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ff: int
+    """Width of the dense SwiGLU block (gate and up projections have this width)."""
+    tie_embeddings: bool
+    d_expert: int = 0
+    """Width of one expert's SwiGLU block (moe, hybrid)."""
+    n_experts: int = 8
+    top_k: int = 2
+    """Experts that each token passes through."""
+    balance_weight: float = 0.01
+    """Weight of the load-balancing loss: Switch Transformer (arXiv 2101.03961) eq. 4."""
+    router_z_weight: float = 0.001
+    """Weight of the router z-loss: ST-MoE (arXiv 2202.08906) eq. 5."""
+    mod_every: int = 2
+    """Every n-th block is routed over depth, the last of each n (mod, hybrid)."""
+    mod_capacity: float = 0.125
+    """Share of a sequence's tokens that enters a depth-routed block: Raposo et al. 2024 (arXiv 2404.02258)."""
+    d_predictor: int = 0
+    """Hidden width of the predictor that decides causally whether a token enters a depth-routed block."""
+    predictor_weight: float = 0.1
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+    @property
+    def d_head(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def d_kv(self) -> int:
+        """Width of all key (or value) heads together."""
+        return self.n_kv_heads * self.d_head
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether the feed-forward blocks are mixtures of experts."""
+        return self.arch in ("moe", "hybrid")
+
+    @property
+    def has_depth_routing(self) -> bool:
+        """Whether some blocks are skipped by some tokens."""
+        return self.arch in ("mod", "hybrid")
+
+    def is_routed(self, layer: int) -> bool:
+        """Whether block `layer` (from 0) is depth-routed."""
+        return self.has_depth_routing and layer % self.mod_every == self.mod_every - 1
+
+    @property
+    def n_routed(self) -> int:
+        """How many blocks are depth-routed."""
+        return sum(self.is_routed(layer) for layer in range(self.n_layers))
+
+    def capacity_tokens(self, seq_len: int) -> int:
+        """Tokens of a sequence of `seq_len` that enter a depth-routed block: at least one, never more than all."""
+        return min(seq_len, max(1, math.floor(self.mod_capacity * seq_len + 1e-9)))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What is trained: tokens, batch, optimizer. AdamW and its constants are the published benchmark's."""
+
+    tokens: int
+    """Tokens to train on in all, repetitions counted."""
+    unique_tokens: int
+    """Tokens of different text; `tokens / unique_tokens` is the number of epochs."""
+    global_batch_tokens: int
+    """Tokens per optimizer step."""
+    lr: float
+    """Peak learning rate."""
+    seq_len: int = 2048
+    warmup_fraction: float = 0.03
+    """Share of the steps over which the learning rate rises linearly; it then falls by a cosine."""
+    min_lr_ratio: float = 0.1
+    """Learning rate at the end over the peak."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    adam_eps: float = 1e-8
+    weight_decay: float = 0.1
+    """Applied to matrices only."""
+    grad_clip: float = 1.0
+    precision: Precision = "bf16"
+    seed: int = 0
+    validation_tokens: int = 262_144
+    """Size of the held-out split that is evaluated; never more than a twentieth of the data."""
+    checkpoint_minutes: float = 15.0
+    """A checkpoint is written at least this often, and every tenth of the run."""
+    keep_checkpoints: int = 2
+
+    @property
+    def epochs(self) -> float:
+        """How often each unique token is seen."""
+        return self.tokens / self.unique_tokens
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: tokens over the global batch, rounded to the nearest, at least one."""
+        return max(1, round(self.tokens / self.global_batch_tokens))
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """How the work is spread over GPUs."""
+
+    n_gpus: int = 1
+    micro_batch: int = 1
+    """Sequences per GPU and forward pass."""
+    grad_accum: int = 1
+    zero_stage: int = 1
+    checkpointing: Checkpointing = "none"
+    """`block`: only each block's input is kept, the rest is computed again in the backward pass."""
+    offload: Offload = "none"
+    expert_parallel: int = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from."""
+
+    source: str
+    """`stdlib` (the Python standard library's own files), a path, or `hf:NAME:SUBSET`."""
+    tokenizer: TokenizerKind = "bpe"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that one training job needs: the contents of `run.json`."""
+
+    preset: str
+    model: ModelConfig
+    training: TrainingConfig
+    data: DataConfig
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    device: Device = "cpu"
+
+    def to_json(self) -> str:
+        """Return the configuration as indented JSON, the format of `run.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+# --- presets -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _preset_table() -> dict[str, Any]:
+    text = resources.files("trainer").joinpath("presets.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def preset(model: str, arch: str, recipe: Recipe = "paper") -> RunConfig:
+    """Return a preset's full configuration on one GPU, one sequence at a time.
+
+    `recipe` chooses depth routing: `paper` (every second block, capacity 0.125) or `published` (every block, capacity 0.5,
+    b1 0.6). Raises ConfigError for a name that is not a preset.
+    """
+    if model not in MODELS:
+        raise unknown("model", model, MODELS)
+    if arch not in ARCHS:
+        raise unknown("arch", arch, ARCHS)
+    table = _preset_table()[model]
+    shape = ModelConfig(arch=arch, **table["model"])
+    if recipe == "published":
+        shape = replace(shape, mod_every=1, mod_capacity=0.6 if model == "b1" else 0.5)
+    training = TrainingConfig(**table["training"])
+    config = RunConfig(preset=model, model=shape, training=training, data=DataConfig(**table["data"]))
+    return with_layout(config, LayoutConfig())
+
+
+def nominal_active_parameters(model: str) -> float:
+    """Active parameters that a preset's name promises."""
+    return float(_preset_table()[model]["active_parameters"])
+
+
+def with_layout(config: RunConfig, layout: LayoutConfig) -> RunConfig:
+    """Return `config` in `layout`, gradient accumulation filled in so that the global batch comes out.
+
+    Raises ConfigError when micro batch x GPUs x sequence length does not divide the global batch.
+    """
+    training = config.training
+    per_pass = layout.micro_batch * layout.n_gpus * training.seq_len
+    if training.global_batch_tokens % training.seq_len:
+        lower = training.global_batch_tokens // training.seq_len * training.seq_len
+        raise ConfigError(
+            "global_batch_tokens",
+            training.global_batch_tokens,
+            f"a global batch of {training.global_batch_tokens:,} tokens is no multiple of the sequence length {training.seq_len:,}",
+            f"take {max(lower, training.seq_len):,} or {lower + training.seq_len:,}",
+        )
+    if training.global_batch_tokens % per_pass:
+        sequences = training.global_batch_tokens // training.seq_len
+        fitting = [m for m in range(1, sequences + 1) if sequences % (m * layout.n_gpus) == 0]
+        raise ConfigError(
+            "micro_batch",
+            layout.micro_batch,
+            f"a global batch of {sequences} sequences does not divide into micro batches of {layout.micro_batch} on {layout.n_gpus} GPU(s)",
+            f"micro batches that divide it: {', '.join(map(str, fitting[:12]))}"
+            if fitting
+            else f"use a number of GPUs that divides {sequences}",
+        )
+    return replace(config, layout=replace(layout, grad_accum=training.global_batch_tokens // per_pass))
+
+
+def unknown(kind: str, value: str, known: tuple[str, ...]) -> ConfigError:
+    """Return the error for a name that is not known, with the nearest known one as its hint."""
+    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ConfigError(kind, value, f"unknown {kind} {value!r}", f"{hint}known: {', '.join(known)}")
+
+
+# --- overrides and files -------------------------------------------------------------------------------------------------
+
+_SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig, "data": DataConfig, "layout": LayoutConfig}
+
+
+def field_names() -> tuple[str, ...]:
+    """Every name that `--set` takes."""
+    return tuple(f.name for section in _SECTIONS.values() for f in dataclasses.fields(section) if f.name != "arch")
+
+
+def override(config: RunConfig, values: Mapping[str, str]) -> RunConfig:
+    """Return `config` with fields replaced by parsed text, e.g. `{"seq_len": "512", "tokens": "1.5M"}`.
+
+    The result is checked by `check`. Raises ConfigError for an unknown name or a value that is not of the field's type.
+    """
+    for name, text in values.items():
+        section = next((s for s, cls in _SECTIONS.items() if name in {f.name for f in dataclasses.fields(cls)}), None)
+        if section is None or name == "arch":
+            raise unknown("setting", name, field_names())
+        value = _parse(name, text, get_type_hints(_SECTIONS[section])[name])
+        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    return config
+
+
+def _parse(name: str, text: str, kind: Any) -> object:
+    choices = get_args(kind)
+    if choices:
+        if text not in choices:
+            raise unknown(name, text, choices)
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(name, text, f"{name} is true or false, not {text!r}", f"--set {name}=true")
+        return text.lower() == "true"
+    if kind is str:
+        return text
+    return parse_count(name, text) if kind is int else _parse_float(name, text)
+
+
+def _parse_float(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(name, text, f"{name} is a number, not {text!r}", f"e.g. --set {name}=0.1") from None
+    if not math.isfinite(value):
+        raise ConfigError(name, text, f"{name} is a finite number, not {text!r}", f"e.g. --set {name}=0.1")
+    return value
+
+
+def parse_count(name: str, text: str) -> int:
+    """Parse a whole number that may carry a suffix: `512`, `1.5M`, `20B`, `8_192`, `1e9`. Raises ConfigError."""
+    factors = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+    cleaned = text.strip().replace("_", "").replace(",", "")
+    factor = factors.get(cleaned[-1:].lower(), 1.0)
+    try:
+        value = float(cleaned[:-1] if factor > 1 else cleaned) * factor
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or abs(value - round(value)) > 1e-6 * max(1.0, abs(value)) or abs(value) > 1e18:
+        raise ConfigError(name, text, f"{name} is a whole number up to 10^18, not {text!r}", "e.g. 8192, 1.5M, 20B")
+    return round(value)
+
+
+def from_json(text: str) -> RunConfig:
+    """Read what `RunConfig.to_json` wrote. Raises ConfigError for text that is no such document."""
+    try:
+        raw = json.loads(text)
+        sections = {name: cls(**raw[name]) for name, cls in _SECTIONS.items()}
+        return RunConfig(preset=str(raw["preset"]), device=raw["device"], **sections)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            "config", "run.json", f"not a run configuration: {error}", "write it with `lumina launch --dry-run --json`"
+        ) from error
+
+
+def load(path: Path) -> RunConfig:
+    """Read a `run.json`. Raises ConfigError for one that is missing or malformed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("config", str(path), f"cannot read {path}: {error.strerror}", "give the path of a run.json") from error
+    return from_json(text)
+
+
+# --- what can be trained -------------------------------------------------------------------------------------------------
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what cannot be trained: planner and trainer both ask here, so nothing impossible is rented.
+
+    Raises ConfigError for the first problem found.
+    """
+    _check_numbers(config)
+    _check_shape(config.model)
+    _check_routing(config.model)
+    _check_training(config)
+    _check_engine(config)
+
+
+def _check_numbers(config: RunConfig) -> None:
+    may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
+    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip"}
+    for section in _SECTIONS:
+        part = getattr(config, section)
+        for f in dataclasses.fields(part):
+            value = getattr(part, f.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if value < 0 or (value == 0 and f.name not in may_be_zero):
+                raise ConfigError(
+                    f.name, value, f"{f.name} is {value}, but must be positive", f"e.g. the preset's own: leave out --set {f.name}"
+                )
+
+
+def _check_shape(model: ModelConfig) -> None:
+    if model.d_model % model.n_heads or model.d_head % 2:
+        fitting = [h for h in range(1, model.d_model + 1) if model.d_model % h == 0 and model.d_model // h in (32, 64, 128)]
+        raise ConfigError(
+            "n_heads",
+            model.n_heads,
+            f"{model.n_heads} heads do not divide a width of {model.d_model} into even parts",
+            f"for d_model={model.d_model} take n_heads={' or '.join(map(str, fitting)) or model.d_model // 2}",
+        )
+    if model.n_heads % model.n_kv_heads:
+        fitting = [h for h in range(1, model.n_heads + 1) if model.n_heads % h == 0]
+        raise ConfigError(
+            "n_kv_heads",
+            model.n_kv_heads,
+            f"{model.n_heads} query heads do not divide into groups over {model.n_kv_heads} key-value heads",
+            f"take n_kv_heads={' or '.join(map(str, fitting))}",
+        )
+    if model.vocab < BYTE_VOCAB:
+        raise ConfigError(
+            "vocab",
+            model.vocab,
+            f"a vocabulary of {model.vocab} cannot hold all bytes",
+            f"take at least {BYTE_VOCAB}",
+        )
+
+
+def _check_routing(model: ModelConfig) -> None:
+    if model.has_experts:
+        if model.top_k > model.n_experts:
+            raise ConfigError(
+                "top_k",
+                model.top_k,
+                f"top_k={model.top_k} is more than the {model.n_experts} experts there are",
+                f"take top_k between 1 and {model.n_experts}",
+            )
+        if model.d_expert < 8 or model.d_expert % 8:
+            nearest = max(8, round(model.d_expert / 8) * 8)
+            raise ConfigError(
+                "d_expert",
+                model.d_expert,
+                f"an expert width of {model.d_expert} is no multiple of 8 (16-byte rows in bf16)",
+                f"take {nearest}",
+            )
+    if model.has_depth_routing:
+        if not 0 < model.mod_capacity <= 1:
+            raise ConfigError(
+                "mod_capacity", model.mod_capacity, f"mod_capacity is {model.mod_capacity}, outside (0, 1]", "e.g. 0.125 or 0.5"
+            )
+        if model.mod_every > model.n_layers:
+            raise ConfigError(
+                "mod_every",
+                model.mod_every,
+                f"mod_every={model.mod_every} routes none of {model.n_layers} blocks",
+                f"take mod_every between 1 and {model.n_layers}",
+            )
+        if model.d_predictor < 1:
+            raise ConfigError(
+                "d_predictor", model.d_predictor, "depth routing needs a predictor of at least one unit", "e.g. --set d_predictor=16"
+            )
+
+
+def _check_training(config: RunConfig) -> None:
+    training = config.training
+    for name in ("beta1", "beta2", "warmup_fraction", "min_lr_ratio"):
+        value = getattr(training, name)
+        if value >= 1 and not (name == "min_lr_ratio" and value == 1):
+            raise ConfigError(name, value, f"{name} is {value}, outside [0, 1)", f"e.g. --set {name}=0.1")
+    if training.seq_len < 2:
+        raise ConfigError(
+            "seq_len",
+            training.seq_len,
+            "a sequence of one token has nothing to predict",
+            "take seq_len=2 or more",
+        )
+    expected = with_layout(config, config.layout).layout
+    if expected.grad_accum != config.layout.grad_accum:
+        raise ConfigError(
+            "grad_accum",
+            config.layout.grad_accum,
+            f"micro batch {config.layout.micro_batch} x accumulation {config.layout.grad_accum} x {config.layout.n_gpus} GPU(s) x "
+            f"sequence {training.seq_len} is not the global batch of {training.global_batch_tokens:,} tokens",
+            f"take grad_accum={expected.grad_accum}, or leave it out: it follows from the others",
+        )
+
+
+def _check_engine(config: RunConfig) -> None:
+    layout, training = config.layout, config.training
+    if layout.zero_stage > 3:
+        raise ConfigError(
+            "zero_stage",
+            layout.zero_stage,
+            f"there is no ZeRO stage {layout.zero_stage}",
+            "take 0, 1, 2 or 3",
+        )
+    if training.precision == "fp16" and config.device == "cpu":
+        raise ConfigError(
+            "precision",
+            "fp16",
+            "fp16 has no arithmetic on a CPU in DeepSpeed",
+            "take --set precision=bf16 or fp32",
+        )
+    if training.precision == "bf16" and layout.zero_stage == 0:
+        raise ConfigError(
+            "zero_stage", 0, "bf16 at ZeRO stage 0 trains measurably differently in DeepSpeed", "take zero_stage=1, or precision=fp32"
+        )
+    if layout.expert_parallel != 1:
+        raise ConfigError(
+            "expert_parallel",
+            layout.expert_parallel,
+            "experts are not spread over GPUs yet: each GPU computes all of them",
+            "take expert_parallel=1; ZeRO stage 3 shards their weights",
+        )
+    if layout.offload != "none" and layout.zero_stage < (3 if layout.offload.endswith("parameters") else 2):
+        raise ConfigError(
+            "offload",
+            layout.offload,
+            f"offload={layout.offload} needs more than ZeRO stage {layout.zero_stage}",
+            "take zero_stage=3" if layout.offload.endswith("parameters") else "take zero_stage=2",
+        )
+
+
+# --- counting ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by part. A SwiGLU block has three matrices, attention four, each block two norms."""
+
+    embedding: int
+    head: int
+    """Zero when tied: the embedding serves."""
+    attention: int
+    feed_forward: int
+    """Dense blocks, or all experts together."""
+    feed_forward_active: int
+    """The part of it that one token passes through."""
+    routers: int
+    """Expert routers and depth routers."""
+    predictors: int
+    norms: int
+
+    @property
+    def total(self) -> int:
+        """All parameters: what memory holds."""
+        return self.embedding + self.head + self.attention + self.feed_forward + self.routers + self.predictors + self.norms
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token passes through; depth routing skips tokens, not parameters."""
+        return self.total - self.feed_forward + self.feed_forward_active
+
+
+def count_parameters(model: ModelConfig) -> ParameterCount:
+    """Count the parameters of the module that the trainer builds, exactly."""
+    d, layers, routed = model.d_model, model.n_layers, model.n_routed
+    attention = layers * (2 * d * d + 2 * d * model.d_kv)
+    if model.has_experts:
+        expert = 3 * d * model.d_expert
+        feed_forward, active = layers * model.n_experts * expert, layers * model.top_k * expert
+    else:
+        feed_forward = active = layers * 3 * d * model.d_ff
+    return ParameterCount(
+        embedding=model.vocab * d,
+        head=0 if model.tie_embeddings else model.vocab * d,
+        attention=attention,
+        feed_forward=feed_forward,
+        feed_forward_active=active,
+        routers=(layers * d * model.n_experts if model.has_experts else 0) + routed * d,
+        # Two linear layers with biases: d -> d_predictor -> 1.
+        predictors=routed * (d * model.d_predictor + 2 * model.d_predictor + 1),
+        norms=(2 * layers + 1) * d,
+    )
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Floating-point operations of one forward pass per token of the sequence, a multiply-add being two."""
+
+    attention_matmul: float
+    """Query, key, value and output projections."""
+    attention_scores: float
+    """QK^T and its product with the values, over the whole sequence: the causal half is not taken off, as in torch's counter."""
+    feed_forward: float
+    routing: float
+    """Expert routers, depth routers, predictors."""
+    head: float
+
+    @property
+    def forward(self) -> float:
+        """FLOPs of one token's forward pass."""
+        return self.attention_matmul + self.attention_scores + self.feed_forward + self.routing + self.head
+
+    @property
+    def train(self) -> float:
+        """FLOPs of one token's training step: the backward pass costs two forward passes (Kaplan et al. 2020, section 2.1)."""
+        return 3 * self.forward
+
+
+def count_flops(model: ModelConfig, seq_len: int) -> FlopCount:
+    """Count FLOPs per token from the shape; a depth-routed block is paid only by the tokens that enter it."""
+    d, parameters = model.d_model, count_parameters(model)
+    entering = model.capacity_tokens(seq_len)
+    share = entering / seq_len
+    plain = model.n_layers - model.n_routed
+    blocks = plain + model.n_routed * share
+    scores_per_block = 4 * seq_len * d
+    routed_scores = share * 4 * entering * d
+    expert_routing = 2 * d * model.n_experts * blocks if model.has_experts else 0.0
+    depth_routing = model.n_routed * 2 * (d + d * model.d_predictor + model.d_predictor)
+    return FlopCount(
+        attention_matmul=2 * parameters.attention / model.n_layers * blocks,
+        attention_scores=plain * scores_per_block + model.n_routed * routed_scores,
+        feed_forward=2 * parameters.feed_forward_active / model.n_layers * blocks,
+        routing=expert_routing + depth_routing,
+        head=2 * model.vocab * d,
+    )
