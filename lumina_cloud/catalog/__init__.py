@@ -1,0 +1,1 @@
+"""Facts as typed data: accelerators, prices, the published benchmark. Each figure with its source, no arithmetic on it."""
