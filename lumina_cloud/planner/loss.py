@@ -1,0 +1,90 @@
+"""What validation loss to expect: the law of Muennighoff et al. 2023 for repeated data, with its honest width.
+
+`L = E + A / N'^alpha + B / D'^beta`, nats per token, with D' unique tokens U and their repetitions R = epochs - 1 worth less and
+less: `D' = U + U R* (1 - exp(-R / R*))`, and N' likewise. Constants from the authors' code (huggingface/datablations); fitted on
+C4 with GPT-2's tokenizer, so per token of about four bytes. The authors warn that absolute values are of little use.
+
+What it cannot know: the user's own text, the tokenizer trained on it, the learning rate. So the interval is wide; and below the
+size or the vocabulary of the fit there is no law to lean on, only the two ends that are certain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lumina_cloud.planner.estimate import Interval
+from trainer.config import count_flops, count_parameters
+
+if TYPE_CHECKING:
+    from trainer.config import RunConfig
+
+E, A, B, ALPHA = math.exp(0.6254804), math.exp(6.255414), math.exp(7.3049974), 0.3526596
+"""alpha = beta in the authors' fit."""
+R_DATA, R_PARAMETERS = 15.387756, 5.309743
+
+OFFSET_LOW, OFFSET, OFFSET_HIGH = -0.10, 0.12, 0.40
+"""Added to the law. Real runs lie above it: 124M parameters on 10^10 tokens of FineWeb end at 3.27 to 3.29, the law says 3.04."""
+
+FITTED_PARAMETERS = 5e6
+FITTED_VOCAB = 8_000
+"""Smaller models and vocabularies are outside of the fit."""
+
+EXPERT_GAIN = 8**-0.074
+"""Factor on what is reducible, 8 experts against one, at best: a refit of public MoE runs as P^-0.199 E^-0.074
+(Scaling Law Discovery; R^2 0.83). At worst experts gain nothing."""
+
+UNFITTED_SHARE = (0.25, 0.50, 1.0)
+"""Outside of the fit: low, mid and high as shares of ln(vocabulary), which is what knowing nothing costs."""
+
+
+def is_fitted(config: RunConfig) -> bool:
+    """Whether the law was fitted on models of that size with a vocabulary of that kind."""
+    return config.model.vocab >= FITTED_VOCAB and count_parameters(config.model).active >= FITTED_PARAMETERS
+
+
+def loss(config: RunConfig) -> Interval:
+    """Estimate the final validation loss in nats per token, never above ln(vocabulary)."""
+    ceiling = math.log(config.model.vocab)
+    if not is_fitted(config):
+        return Interval(*(share * ceiling for share in UNFITTED_SHARE))
+    tokens = float(config.training.tokens)
+    # Raposo et al. 2024: depth routing reaches the loss of a dense model of equal training FLOPs. So per token it is as good as
+    # dense at best, and at worst as dense after as many tokens as its FLOPs would have bought.
+    worth = _depth_share(config)
+    best, worst = _law(config, tokens), _law(config, tokens * worth)
+    gain = EXPERT_GAIN if config.model.has_experts else 1.0
+    low = E + gain * (best - E) + OFFSET_LOW
+    mid = E + (1 + gain) / 2 * ((best + worst) / 2 - E) + OFFSET
+    high = worst + OFFSET_HIGH
+    # Few tokens teach little: the law explodes there, but no model is worse than one that guesses evenly.
+    return Interval(min(low, 0.9 * ceiling), min(mid, 0.95 * ceiling), min(high, ceiling))
+
+
+def _depth_share(config: RunConfig) -> float:
+    """FLOPs of the model over those of its twin without depth routing."""
+    if not config.model.has_depth_routing:
+        return 1.0
+    model, seq_len = config.model, config.training.seq_len
+    twin = replace(model, arch="moe" if model.has_experts else "dense")
+    return min(1.0, count_flops(model, seq_len).forward / count_flops(twin, seq_len).forward)
+
+
+def _law(config: RunConfig, tokens: float) -> float:
+    """Return the law's value for `tokens` tokens, of which at most the configuration's unique ones are different."""
+    unique = min(float(config.training.unique_tokens), tokens)
+    n = float(count_parameters(config.model).active)
+    optimal = min(n, _optimal_parameters(unique))
+    d_effective = _worth(unique, tokens / unique - 1, R_DATA)
+    n_effective = _worth(optimal, n / optimal - 1, R_PARAMETERS)
+    return E + A / math.pow(n_effective, ALPHA) + B / math.pow(d_effective, ALPHA)
+
+
+def _worth(base: float, repetitions: float, half_life: float) -> float:
+    return base + base * half_life * (1 - math.exp(-repetitions / half_life))
+
+
+def _optimal_parameters(tokens: float) -> float:
+    """Parameters for which `tokens` unique tokens are compute-optimal under the law (alpha = beta): N = D (A/B)^(1/alpha)."""
+    return tokens * math.pow(A / B, 1 / ALPHA)

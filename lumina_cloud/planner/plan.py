@@ -1,0 +1,210 @@
+"""A plan: every workload on every machine, ranked, with a recommendation and why the others lost.
+
+Published figures have no part in it. What does not fit is shown and never recommended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lumina_cloud.core import money, units
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.planner import loss as loss_law
+from lumina_cloud.planner.duration import cost, duration
+from lumina_cloud.planner.estimate import Estimate, Machine
+from lumina_cloud.planner.layout_search import NoLayout, choose
+from trainer.config import MODELS, preset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from decimal import Decimal
+
+    from trainer.config import RunConfig
+
+__all__ = ["Machine", "Plan", "Recommendation", "Row", "estimate", "largest_that_fits", "plan"]
+
+ABOUT_AS_CHEAP = 1.15
+"""Up to this factor of the lowest price, the sooner result is taken."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One workload on one machine."""
+
+    model: str
+    arch: str
+    machine: Machine
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The row to take, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows, best first within each architecture; what is recommended; why the obvious others are not."""
+
+    rows: tuple[Row, ...]
+    recommendation: Recommendation | None
+    refused: tuple[str, ...]
+
+
+def estimate(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozenset()) -> Estimate:
+    """Estimate `config` on `machine` in the fastest layout that fits. `fixed` names layout fields to leave as they are.
+
+    Raises UsageError when the workload cannot be laid out on that machine at all.
+    """
+    try:
+        return _estimate(config, machine, fixed)
+    except NoLayout as error:
+        raise UsageError(f"{_name(machine)}: {error}", _LAYOUT_HINT) from error
+
+
+def plan(configs: Sequence[RunConfig], machines: Sequence[Machine], fixed: frozenset[str] = frozenset()) -> Plan:
+    """Estimate every configuration on every machine and recommend one row, or none when nothing fits.
+
+    Raises UsageError when no machine can carry any of the workloads, whatever its memory.
+    """
+    rows: list[Row] = []
+    impossible: dict[str, dict[str, None]] = {}
+    for config in configs:
+        found = []
+        for machine in machines:
+            try:
+                found.append(Row(config.preset, config.model.arch, machine, _estimate(config, machine, fixed)))
+            except NoLayout as error:
+                impossible.setdefault(str(error), {})[_name(machine)] = None
+        rows.extend(sorted(found, key=_rank))
+    excluded = [f"{', '.join(names)}: {why}" for why, names in impossible.items()]
+    if not rows:
+        raise UsageError("; ".join(excluded) or "no machine to plan on", _LAYOUT_HINT)
+    best = _best(rows)
+    others = _others(rows, best) if best else _misfits(rows)
+    return Plan(tuple(rows), Recommendation(best, _reason(best, rows)) if best else None, (*others, *excluded))
+
+
+def largest_that_fits(arch: str, machine: Machine) -> str | None:
+    """Return the largest preset of `arch` that fits `machine`, None when none does."""
+    for model in reversed(MODELS):
+        try:
+            if _estimate(preset(model, arch), machine, frozenset()).fits:
+                return model
+        except NoLayout:
+            continue
+    return None
+
+
+_LAYOUT_HINT = "take another number of GPUs, or a batch that divides over them (--global-batch, --set micro_batch=...)"
+
+
+def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> Estimate:
+    chosen = choose(config, machine.gpu, machine.count, fixed)
+    hours = duration(chosen.config, machine, chosen.throughput).hours
+    return Estimate(
+        memory_gib=chosen.memory.gib,
+        usable_memory_gib=machine.gpu.usable_memory_gib or 0.0,
+        memory_items=chosen.memory.items,
+        tokens_per_second=chosen.throughput.tokens_per_second,
+        hours=hours,
+        usd=cost(machine, hours),
+        loss=loss_law.loss(chosen.config),
+        fits=chosen.fits,
+        config=chosen.config,
+        host_memory_gib=chosen.memory.host_gib,
+    )
+
+
+# --- choosing ------------------------------------------------------------------------------------------------------------
+
+
+def _rank(row: Row) -> tuple[bool, float | Decimal, float]:
+    """Order rows: what fits by price, then what does not by how much memory it lacks."""
+    e = row.estimate
+    if e.fits:
+        return (False, e.usd.mid, e.hours.mid)
+    return (True, e.memory_gib.high - e.usable_memory_gib, e.hours.mid)
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """Return the soonest of the rows that fit and are about as cheap as the cheapest."""
+    fitting = [row for row in rows if row.estimate.fits]
+    if not fitting:
+        return None
+    cheapest = min(row.estimate.usd.mid for row in fitting)
+    affordable = [row for row in fitting if float(row.estimate.usd.mid) <= ABOUT_AS_CHEAP * float(cheapest)]
+    return min(affordable, key=lambda row: (row.estimate.hours.mid, row.machine.interruptible, row.estimate.usd.mid))
+
+
+def _name(machine: Machine) -> str:
+    return f"{machine.count} x {machine.gpu.name} ({machine.provider})"
+
+
+def _reason(best: Row, rows: Sequence[Row]) -> str:
+    return "; ".join(_reasons(best, [row for row in rows if row.estimate.fits]))
+
+
+def _reasons(best: Row, fitting: Sequence[Row]) -> Iterator[str]:
+    e = best.estimate
+    cheapest = min(fitting, key=lambda row: row.estimate.usd.mid)
+    if cheapest is best:
+        yield f"the cheapest of {len(fitting)} that fit" if len(fitting) > 1 else "the only one that fits"
+    else:
+        saved = cheapest.estimate.hours.mid - e.hours.mid
+        dearer = e.usd.mid - cheapest.estimate.usd.mid
+        yield f"{units.duration(saved * 3600)} sooner than the cheapest that fits, for {money.show(dearer)} more"
+    if len({row.arch for row in fitting}) > 1:
+        yield "the losses predicted for the architectures overlap, so price and time decide between them"
+    yield f"needs {e.memory_gib.high:.1f} of {e.usable_memory_gib:.1f} GiB a GPU at most"
+    if e.config.layout.offload != "none":
+        yield f"offloads to the host, which needs {e.host_memory_gib:.0f} GiB of main memory: look at the offer before renting"
+    if best.machine.interruptible:
+        yield "interruptible: the machine may be taken away, and a run goes on from its last checkpoint"
+    if e.hours.mid > _LONG_HOURS:
+        yield f"{units.duration(e.hours.mid * 3600)} is long: fewer tokens or a smaller model would be sooner (--tokens)"
+
+
+_LONG_HOURS = 30 * 24
+
+
+def _others(rows: Sequence[Row], best: Row) -> Iterator[str]:
+    """Yield, per kind of GPU and provider, why its best row of the recommended architecture is not the one."""
+    for row in _best_per_kind([row for row in rows if row.arch == best.arch], best):
+        e = row.estimate
+        if not e.fits:
+            yield _too_small(row)
+        else:
+            yield (
+                f"{_name(row.machine)}: {money.show(e.usd.mid)} and {units.duration(e.hours.mid * 3600)}, against "
+                f"{money.show(best.estimate.usd.mid)} and {units.duration(best.estimate.hours.mid * 3600)}"
+            )
+
+
+def _best_per_kind(rows: Sequence[Row], best: Row) -> list[Row]:
+    kinds: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        kinds.setdefault((row.machine.provider, row.machine.gpu.name), row)
+    kinds.pop((best.machine.provider, best.machine.gpu.name), None)
+    return list(kinds.values())
+
+
+def _misfits(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what every kind of machine lacks, the nearest to fitting first."""
+    kinds: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        kinds.setdefault((row.arch, row.machine.provider, row.machine.gpu.name), row)
+    for row in kinds.values():
+        yield _too_small(row)
+
+
+def _too_small(row: Row) -> str:
+    e = row.estimate
+    return (
+        f"{_name(row.machine)}: {row.model} {row.arch} may need {e.memory_gib.high:.1f} GiB a GPU in its smallest layout, "
+        f"{e.usable_memory_gib:.1f} are usable"
+    )
