@@ -239,6 +239,7 @@ def with_layout(config: RunConfig, layout: LayoutConfig) -> RunConfig:
 
     Raises ConfigError when micro batch x GPUs x sequence length does not divide the global batch.
     """
+    _check_numbers(replace(config, layout=layout))
     training = config.training
     per_pass = layout.micro_batch * layout.n_gpus * training.seq_len
     if training.global_batch_tokens % training.seq_len:

@@ -132,5 +132,6 @@ EXIT_CODES: dict[int, str] = {
     6: "the ledger cannot be read or written",
     7: "a provider or a machine failed",
     8: "the run was stopped before its end",
+    130: "Ctrl-C: a followed run goes on without the follower",
 }
 """The exit codes of `lumina`, as documented."""

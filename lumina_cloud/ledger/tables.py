@@ -1,0 +1,167 @@
+"""The tables. Money is whole micro-dollars, times are aware and stored in UTC, states are of the closed lists."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from lumina_cloud.ledger.records import RENTAL_STATES, RUN_STATES
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment; refuses naive times, and returns aware ones where the database drops the zone (SQLite)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC. Raises ValueError for a naive one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment, aware."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of all tables; constraints have names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, int: Integer, float: Float}  # noqa: RUF012  # SQLAlchemy's own shape
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(v) for v in values)})"
+
+
+class Plan(Base):
+    """A plan and the request that it answers."""
+
+    __tablename__ = "plans"
+    plan_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    request: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any]]
+
+
+class Run(Base):
+    """One training job."""
+
+    __tablename__ = "runs"
+    __table_args__ = (CheckConstraint(_one_of("state", RUN_STATES), name="state"), CheckConstraint("usd_cap_micros >= 0", name="cap"))
+    run_id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    model: Mapped[str] = mapped_column(String(40))
+    arch: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    reason: Mapped[str] = mapped_column(String(40))
+    config_json: Mapped[str] = mapped_column(Text)
+    plan_id: Mapped[str | None] = mapped_column(ForeignKey("plans.plan_id"))
+    provider: Mapped[str] = mapped_column(String(20))
+    gpu: Mapped[str] = mapped_column(String(60))
+    count: Mapped[int]
+    usd_per_hour_micros: Mapped[int] = mapped_column(BigInteger)
+    planned: Mapped[dict[str, Any]]
+    usd_cap_micros: Mapped[int] = mapped_column(BigInteger)
+    seconds_cap: Mapped[float]
+    data_path: Mapped[str | None] = mapped_column(Text)
+    folder: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    stop_requested_at: Mapped[datetime | None]
+    progress: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any]]
+
+
+class Rental(Base):
+    """One machine, from intent to end."""
+
+    __tablename__ = "rentals"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", RENTAL_STATES), name="state"),
+        CheckConstraint("usd_per_hour_micros >= 0", name="price"),
+        Index("ix_rentals_run_attempt", "run_id", "attempt", unique=True),
+    )
+    rental_id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"))
+    attempt: Mapped[int]
+    tag: Mapped[str] = mapped_column(String(120), unique=True)
+    provider: Mapped[str] = mapped_column(String(20))
+    gpu: Mapped[str] = mapped_column(String(60))
+    count: Mapped[int]
+    usd_per_hour_micros: Mapped[int] = mapped_column(BigInteger)
+    offer_id: Mapped[str] = mapped_column(String(120))
+    instance_id: Mapped[str | None] = mapped_column(String(120))
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    intended_at: Mapped[datetime]
+    ready_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Charge(Base):
+    """Money for an interval of a rental."""
+
+    __tablename__ = "charges"
+    __table_args__ = (
+        CheckConstraint("usd_micros >= 0", name="amount"),
+        CheckConstraint("basis IN ('metered', 'billed')", name="basis"),
+    )
+    charge_id: Mapped[str] = mapped_column(String(120), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True)
+    rental_id: Mapped[str] = mapped_column(ForeignKey("rentals.rental_id"), index=True)
+    provider: Mapped[str] = mapped_column(String(20))
+    usd_micros: Mapped[int] = mapped_column(BigInteger)
+    usd_per_hour_micros: Mapped[int] = mapped_column(BigInteger)
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    basis: Mapped[str] = mapped_column(String(10))
+
+
+class Event(Base):
+    """Something that happened."""
+
+    __tablename__ = "events"
+    event_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.run_id"), index=True)
+    rental_id: Mapped[str | None] = mapped_column(ForeignKey("rentals.rental_id"))
+    kind: Mapped[str] = mapped_column(String(60))
+    data: Mapped[dict[str, Any]]
+
+
+class Metric(Base):
+    """One step of a run."""
+
+    __tablename__ = "metrics"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    data: Mapped[dict[str, Any]]
+
+
+class Artifact(Base):
+    """A file that came home."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (CheckConstraint("n_bytes >= 0", name="size"),)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(400), primary_key=True)
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
