@@ -82,8 +82,8 @@ def _states(q: Quantities, layout: LayoutConfig) -> dict[str, float]:
     n, size = q.parameters.total, q.bytes_per_element
     weights, gradients = float(size * n), float(size * n)
     optimizer = 8.0 * n / _shard(layout, 1)
-    # fp32 needs no master copy at stage 0; from stage 1 on DeepSpeed keeps one of its own shard.
-    master = 4.0 * n / _shard(layout, 1) if size == 2 or layout.zero_stage else 0.0
+    # DeepSpeed keeps a copy of its shard even of fp32 weights; stage 0 in fp32 would need none and is counted too high.
+    master = 4.0 * n / _shard(layout, 1)
     if layout.offload != "none":
         # Gradients leave for the host bucket by bucket; two buckets are in flight.
         gradients = min(gradients, 2.0 * size * BUCKET_ELEMENTS)
@@ -135,10 +135,9 @@ def _stepping(q: Quantities, layout: LayoutConfig, gpu: Gpu) -> dict[str, float]
     if layout.offload != "none":
         return {}
     shard = q.parameters.total / _shard(layout, 1)
-    gradients = 4.0 * shard if layout.zero_stage else 0.0
-    # Without a ZeRO copy the gradients are used in place, but AdamW steps over all parameters at once.
-    temporaries = 4.0 * shard * (1 if layout.zero_stage else 2) if gpu.device == "cuda" else 0.0
-    return {"fp32 gradients at the step": gradients, "optimizer temporaries": temporaries}
+    # On a GPU torch's AdamW computes on whole tensors at once, and ZeRO's tensors are the whole shard.
+    temporaries = 4.0 * shard if gpu.device == "cuda" else 0.0
+    return {"fp32 gradients at the step": 4.0 * shard, "optimizer temporaries": temporaries}
 
 
 def _outside(layout: LayoutConfig, gpu: Gpu) -> dict[str, float]:
