@@ -37,7 +37,7 @@ ATTENTION_SHARE, ATTENTION_SHARE_FROM_HOPPER = 0.45, 0.25
 """Of the matrix rate: attention's score products with softmax between them. FlashAttention-2, which torch has, gains less than
 matrix products do on compute capability 9 and above (Shah et al. 2024, arXiv 2407.08608, abstract)."""
 
-CPU_ATTENTION_SHARE = 1.0
+CPU_ATTENTION_SHARE = 0.9
 
 CAUSAL_SHARE = 0.55
 """Of the score products that `count_flops` counts in full: the causal half, and the tiles on its edge."""

@@ -1,0 +1,218 @@
+"""From a request to a run: plan, refuse what must be refused, and write the intent down. Nothing is rented here."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.api import planning, schema
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import RefusedError, UsageError
+from lumina_cloud.ledger import RunRecord
+from lumina_cloud.planner import plan as planner
+from lumina_cloud.runs import caps
+from lumina_cloud.runs.states import RESUMABLE, next_run_state
+from lumina_cloud.runs.workloads import WorkloadRequest
+from providers import registry
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.api.session import Session
+    from lumina_cloud.ledger import Ledger, PlanRecord
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that the user wants to spend; None where nothing was said."""
+
+    max_cost: Decimal | None = None
+    max_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A launch that passed every check: what would be rented, and the most it could cost."""
+
+    planned: Planned
+    row: planner.Row
+    cap: caps.Cap
+
+    def as_document(self) -> schema.DryRun:
+        """Return it as `--dry-run --json` prints it."""
+        config = self.row.estimate.config
+        return schema.DryRun(
+            plan=self.planned.document.plan,
+            row=planning.row(self.row),
+            workload=planning.workload(config),
+            usd_cap=money.text(self.cap.usd),
+            hours_cap=self.cap.seconds / 3600,
+            config=asdict(config),
+        )
+
+
+def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
+    """Return what the last plan, or the one of that id, asked for. Raises UsageError when there is none."""
+    record = ledger.last_plan() if plan_id is None else ledger.plan(plan_id)
+    if record is None and plan_id is not None:
+        raise UsageError(f"no plan {plan_id!r}", "lumina launch without --plan takes the last one")
+    if record is None:
+        raise UsageError("nothing has been planned yet", "type first: lumina plan debug --arch mod\nthen:       lumina launch")
+    return _from_record(record)
+
+
+def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
+    kept: dict[str, Any] = dict(record.request)
+    wanted = planning.MachineFilter(provider=kept.pop("provider", None), gpu=kept.pop("gpu", None))
+    archs = tuple(kept["archs"])
+    best = record.result.get("recommendation")
+    if len(archs) > 1:
+        # A plan over several architectures is launched with the one that it recommended.
+        archs = (best["arch"],) if best else archs[:1]
+    request = WorkloadRequest(**{**kept, "archs": archs, "settings": tuple((k, v) for k, v in kept["settings"])})
+    return request, wanted
+
+
+def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+    """Plan the request and pass every check that can be made before renting.
+
+    Raises UsageError, DataError, CredentialsError, or RefusedError when it does not fit or could exceed its cap.
+    """
+    if limits.max_cost is not None and limits.max_cost <= 0:
+        raise UsageError(f"--max-cost is {money.text(limits.max_cost)}, but must be above 0", "e.g. --max-cost 5")
+    if limits.max_hours is not None and not 0 < limits.max_hours < 1e6:
+        raise UsageError(f"--max-hours is {limits.max_hours}, but must be above 0", "e.g. --max-hours 8")
+    if wanted.provider is not None:
+        registry.check_name(wanted.provider)
+    if not planning.machines(session.settings, wanted) and wanted.provider is not None:
+        # Without a price there is nothing to plan; a missing key or client is the better news.
+        session.provider(wanted.provider).check()
+    planned = planning.make_plan(session, request, wanted)
+    row = _chosen(planned, wanted)
+    session.provider(row.machine.provider).check()
+    if row.machine.provider == "local":
+        _check_local_trainer(planned)
+    usd = row.estimate.usd
+    cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high)
+    caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
+    caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
+    return Prepared(planned, row, cap)
+
+
+def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
+    if planned.plan.recommendation is not None:
+        return planned.plan.recommendation.row
+    first = planned.plan.rows[0]
+    e = first.estimate
+    largest = planner.largest_that_fits(first.arch, first.machine)
+    if wanted.gpu is None and wanted.provider is None:
+        hint = "more memory, or fewer parameters: lumina plan shows what each machine could hold"
+    elif largest is None:
+        hint = "no preset fits it: take a larger GPU"
+    else:
+        hint = f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch} --gpu {first.machine.gpu.name}"
+    raise RefusedError(
+        f"{first.model} {first.arch} does not fit {first.machine.count} x {first.machine.gpu.name}: "
+        f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",
+        hint,
+    )
+
+
+def _check_local_trainer(planned: Planned) -> None:
+    missing = [name for name in ("torch", "deepspeed") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RefusedError(
+            f"training on this computer needs {' and '.join(missing)}, not installed for {sys.executable}",
+            "pip install 'lumina-cloud[trainer]'",
+        )
+    source = planned.workloads.configs[0].data.source
+    if source.startswith("hf:") and importlib.util.find_spec("datasets") is None:
+        raise RefusedError(
+            f"streaming {source} needs the package datasets, which is not installed here",
+            "pip install 'lumina-cloud[hf]', or give your own text with --data PATH",
+        )
+
+
+def begin(session: Session, prepared: Prepared) -> RunRecord:
+    """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError."""
+    row, machine = prepared.row, prepared.row.machine
+    config = row.estimate.config
+    taken = set(session.ledger.run_names())
+    run_id = next(name for name in iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "") if name not in taken)
+    source = config.data.source
+    run = RunRecord(
+        run_id=run_id,
+        created_at=session.clock.now(),
+        model=row.model,
+        arch=row.arch,
+        state="planned",
+        reason="",
+        config_json=config.to_json(),
+        plan_id=prepared.planned.document.plan,
+        provider=machine.provider,
+        gpu=machine.gpu.name,
+        count=machine.count,
+        usd_per_hour=machine.usd_per_hour,
+        planned=_planned_figures(row),
+        usd_cap=prepared.cap.usd,
+        seconds_cap=prepared.cap.seconds,
+        data_path=source if Path(source).is_absolute() else None,
+        folder=str(session.settings.runs_folder / run_id),
+        started_at=None,
+        ended_at=None,
+        stop_requested_at=None,
+        progress={},
+        result={},
+    )
+    with session.ledger.transaction() as tx:
+        tx.add_run(run)
+        tx.update_run(run_id, state=next_run_state("planned", "launch"))
+        tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+    return replace(run, state="provisioning")
+
+
+def _planned_figures(row: planner.Row) -> dict[str, Any]:
+    document = planning.row(row)
+    return {
+        "seconds": {k: v * 3600 for k, v in document.hours.model_dump().items()},
+        "usd": document.usd.model_dump(),
+        "peak_memory_gib": document.memory_gib.model_dump(),
+        "tokens_per_second": document.tokens_per_second.model_dump(),
+        "loss": document.loss.model_dump(),
+    }
+
+
+def resumed_cap(run: RunRecord, limits: Limits, spent: Decimal) -> caps.Cap:
+    """Return the cap of a run that is taken up again.
+
+    Raises UsageError when its state does not allow that, RefusedError when its cap is used up.
+    """
+    if run.state not in RESUMABLE:
+        raise UsageError(f"run {run.run_id} is {run.state}: only a failed or stopped run can be resumed", f"lumina results {run.run_id}")
+    cap = run.usd_cap
+    if limits.max_cost is not None or limits.max_hours is not None:
+        cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=run.usd_per_hour, plan_high=run.usd_cap).usd
+    caps.seconds_left_on_box(cap, spent, run.usd_per_hour)
+    return caps.Cap(cap, caps.seconds_for(cap, run.usd_per_hour))
+
+
+def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> None:
+    """Take up a failed or stopped run again. Raises UsageError, RefusedError, LedgerError."""
+    cap = resumed_cap(run, limits, spent)
+    state = next_run_state(run.state, "resume")
+    with ledger.transaction() as tx:
+        tx.update_run(
+            run.run_id,
+            state=state,
+            reason="",
+            ended_at=None,
+            stop_requested_at=None,
+            usd_cap=cap.usd,
+            seconds_cap=cap.seconds,
+            progress={},
+        )
+        tx.add_event("run.resumed", run_id=run.run_id, usd_cap=money.text(cap.usd))

@@ -1,0 +1,226 @@
+"""`Lumina`: everything that the command line does, as a Python object.
+
+    with Lumina() as lumina:
+        plan = lumina.plan(WorkloadRequest(model="debug", archs=("mod",)))
+
+Each verb first settles runs that were left alone, so that what it says is true now.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lumina_cloud.api import launching, planning, schema, settings, views
+from lumina_cloud.api.following import Follower
+from lumina_cloud.api.session import Session
+from lumina_cloud.core.clock import SystemClock
+from lumina_cloud.core.errors import LedgerError, UsageError
+from lumina_cloud.ledger import Ledger
+from lumina_cloud.remote.local_box import LocalBox
+from lumina_cloud.runs.context import Context, Silent
+from lumina_cloud.runs.controller import Controller
+from lumina_cloud.runs.states import ACTIVE
+from providers import registry
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from types import TracebackType
+
+    from lumina_cloud.api.following import Listener
+    from lumina_cloud.api.launching import Limits, Prepared
+    from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.core.clock import Clock
+    from lumina_cloud.ledger import MetricRecord, RunRecord
+    from lumina_cloud.remote.box import Box
+    from lumina_cloud.runs.workloads import WorkloadRequest
+    from providers.contract import Address, Provider
+
+CostKey = Literal["model", "arch", "provider", "gpu", "month"]
+COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
+
+LEAST_FREE_BYTES = 64 << 20
+"""Below this no run is started: its log and results could not be kept."""
+
+
+class Lumina:
+    """One ledger, and the runs in it. Raises LedgerError when the ledger cannot be opened."""
+
+    def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings.load()
+        self.clock = clock or SystemClock()
+        self.ledger = Ledger.open(self.settings.home, self.clock)
+        self._providers: dict[str, Provider] = {}
+        self.session = Session(self.settings, self.ledger, self.clock, self.provider)
+        self.controller = Controller(
+            Context(
+                ledger=self.ledger,
+                connect=self.provider,
+                open_box=_open_box,
+                clock=self.clock,
+                home=self.settings.home,
+                python=sys.executable,
+                reporter=Silent() if listener is None else Follower(listener, self.ledger, self.clock),
+            )
+        )
+
+    def __enter__(self) -> Lumina:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.ledger.close()
+
+    def provider(self, name: str) -> Provider:
+        """Return a provider's client. Raises UsageError for an unknown name."""
+        if name not in self._providers:
+            self._providers[name] = registry.connect(
+                name, home=self.settings.home, local_usd_per_hour=self.settings.local_usd_per_hour, clock=self.clock, env=os.environ
+            )
+        return self._providers[name]
+
+    # --- plan and launch ------------------------------------------------------------------------------------------------
+
+    def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None) -> Planned:
+        """Plan a workload and keep the plan. Raises UsageError, DataError, LedgerError."""
+        return planning.make_plan(self.session, request, wanted or planning.MachineFilter())
+
+    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+        """Plan a launch and pass every check before renting; nothing is rented."""
+        self._need_disk()
+        self.controller.settle()
+        return launching.prepare(self.session, request, wanted, limits)
+
+    def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
+        """Return what a kept plan, by default the last, asked for."""
+        return launching.request_from_plan(self.ledger, plan_id)
+
+    def launch(self, prepared: Prepared) -> RunRecord:
+        """Write the run down and drive it until its trainer works on the machine. Returns the run."""
+        run = launching.begin(self.session, prepared)
+        return self.controller.follow(run.run_id, until=_at_work)
+
+    def resume(self, run_id: str, limits: Limits) -> RunRecord:
+        """Take a failed or stopped run up again from its last checkpoint, in a new rental of the same run."""
+        self._need_disk()
+        self.controller.settle()
+        run = self.find(run_id)
+        launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
+        return self.controller.follow(run.run_id, until=_at_work)
+
+    def check_resumable(self, run: RunRecord, limits: Limits) -> None:
+        """Raise UsageError or RefusedError when `resume` would refuse."""
+        launching.resumed_cap(run, limits, self.ledger.spent(run.run_id))
+
+    def follow(self, run_id: str) -> RunRecord:
+        """Follow a run to its end. Returns it."""
+        return self.controller.follow(run_id, until=lambda _run: False)
+
+    def stop(self, run_id: str) -> RunRecord:
+        """End a run in good order: checkpoint, results home, rental over. Returns it when it has ended."""
+        run = self.find(run_id)
+        if run.state not in ACTIVE:
+            raise UsageError(f"run {run.run_id} is {run.state} already", f"lumina results {run.run_id}")
+        with self.ledger.transaction() as tx:
+            tx.update_run(run.run_id, stop_requested_at=self.clock.now())
+            tx.add_event("run.stop_requested", run_id=run.run_id)
+        return self.follow(run.run_id)
+
+    # --- read -----------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> RunRecord:
+        """Return the run of that name, unique prefix, or `last`. Raises UsageError when there is none or several."""
+        names = self.ledger.run_names()
+        if name == "last" and names:
+            return self._run(self.ledger.runs()[0].run_id)
+        matches = [name] if name in names else [n for n in names if n.startswith(name)]
+        if len(matches) == 1:
+            return self._run(matches[0])
+        if matches:
+            raise UsageError(f"{name!r} could be {', '.join(sorted(matches)[:6])}", "type more of the name")
+        raise _unknown_run(name, names)
+
+    def status(self) -> schema.StatusDocument:
+        """Return what is running and what it has cost."""
+
+        self.controller.settle()
+        now, open_rentals = self.clock.now(), self.ledger.open_rentals()
+        charges = self.ledger.charges()
+        runs = []
+        for run in self.ledger.runs():
+            mine = [r for r in open_rentals if r.run_id == run.run_id]
+            spent = views.running_cost([c for c in charges if c.run_id == run.run_id], mine, now)
+            runs.append(views.run_status(run, spent, now))
+        return schema.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals])
+
+    def results(self, name: str) -> schema.ResultsDocument:
+        """Return planned beside actual for one run."""
+        self.controller.settle()
+        run = self.find(name)
+        return views.results(run, self.ledger.charges(run.run_id), self.ledger.artifacts(run.run_id), self.ledger.spent(run.run_id))
+
+    def metrics(self, name: str) -> list[MetricRecord]:
+        """Return a run's steps."""
+        return self.ledger.metrics(self.find(name).run_id)
+
+    def costs(self, by: str) -> schema.CostsDocument:
+        """Return spending by model, arch, provider, gpu or month. Raises UsageError for another key."""
+        self.controller.settle()
+        return views.costs(by, self.ledger.costs(_cost_key(by)))
+
+    def log_chunk(self, run: RunRecord, offset: int) -> bytes:
+        """Return more of a run's log from byte `offset`: from its machine while it lives, else from its folder."""
+        for rental in self.ledger.rentals(run.run_id):
+            if rental.instance_id is not None and rental.state not in ("ended", "lost"):
+                instance = self.provider(rental.provider).get(rental.instance_id)
+                if instance.address is not None:
+                    return _open_box(instance.address).read("log.txt", offset, 1 << 20) or b""
+        return views.read_log(run, offset)
+
+    def spent(self, run: RunRecord) -> Decimal:
+        """Return what a run has cost so far, open rentals up to this moment."""
+        rentals = [r for r in self.ledger.rentals(run.run_id) if r.ended_at is None]
+        return views.running_cost(self.ledger.charges(run.run_id), rentals, self.clock.now())
+
+    def settle(self) -> None:
+        """Bring runs that nobody drives as far as they go without waiting."""
+        self.controller.settle()
+
+    # --- small things ---------------------------------------------------------------------------------------------------
+
+    def _run(self, run_id: str) -> RunRecord:
+        run = self.ledger.run(run_id)
+        if run is None:
+            raise _unknown_run(run_id, self.ledger.run_names())
+        return run
+
+    def _need_disk(self) -> None:
+        with suppress(OSError):
+            if shutil.disk_usage(self.settings.home).free < LEAST_FREE_BYTES:
+                raise LedgerError(
+                    f"less than 64 MiB of disk are free at {self.settings.home}", "free some, or set LUMINA_HOME to another disk"
+                )
+
+
+def _open_box(address: Address) -> Box:
+    return LocalBox(address.folder)
+
+
+def _at_work(run: RunRecord) -> bool:
+    return run.state not in ("provisioning", "preparing") or bool(run.progress)
+
+
+def _unknown_run(name: str, names: list[str]) -> UsageError:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return UsageError(f"no run {name!r}", f"did you mean {near[0]!r}?" if near else "lumina status lists the runs")
+
+
+def _cost_key(by: str) -> CostKey:
+    for key in COST_KEYS:
+        if by == key:
+            return key
+    near = difflib.get_close_matches(by, COST_KEYS, n=1)
+    raise UsageError(f"costs cannot be shown by {by!r}", f"{f'did you mean {near[0]!r}? ' if near else ''}known: {', '.join(COST_KEYS)}")

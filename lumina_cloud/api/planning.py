@@ -1,0 +1,211 @@
+"""Plans: which machines there are at which price, what the planner says of them, and the record of it in the ledger."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from lumina_cloud.api import schema
+from lumina_cloud.catalog import gpus, prices
+from lumina_cloud.core import money, units
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.ledger import PlanRecord
+from lumina_cloud.planner import plan as planner
+from lumina_cloud.planner import published
+from lumina_cloud.runs import workloads
+from providers import registry
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from lumina_cloud.api.session import Session
+    from lumina_cloud.api.settings import Settings
+    from lumina_cloud.planner.estimate import Interval, MoneyInterval
+    from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
+
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def short_id(length: int = 4) -> str:
+    """Return random characters that are easy to read out and to type."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+@dataclass(frozen=True)
+class MachineFilter:
+    """What machines are asked for; None where anything will do."""
+
+    provider: str | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan as the planner made it, and as scripts read it."""
+
+    document: schema.PlanDocument
+    plan: planner.Plan
+    workloads: Workloads
+
+
+def machines(settings: Settings, wanted: MachineFilter) -> list[planner.Machine]:
+    """Return the machines that can be planned on, with their prices. Raises UsageError for unknown names."""
+    if wanted.provider is not None:
+        registry.check_name(wanted.provider)
+    gpu = None if wanted.gpu is None else gpus.resolve(wanted.gpu).name
+    book = prices.load(settings.config_file)
+    found = [
+        planner.Machine(
+            provider=p.provider, gpu=gpus.resolve(p.gpu), count=p.count, usd_per_hour=p.usd_per_hour, interruptible=p.interruptible
+        )
+        for p in book.prices
+    ]
+    found.append(local_machine(settings.local_usd_per_hour))
+    return [m for m in found if wanted.provider in (None, m.provider) and gpu in (None, m.gpu.name)]
+
+
+def local_machine(usd_per_hour: Decimal) -> planner.Machine:
+    """Return this computer as a machine: its usable cores and what memory is free now."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpu = gpus.cpu(cores=cores, memory_gib=units.gib(psutil.virtual_memory().available))
+    return planner.Machine(provider="local", gpu=cpu, count=1, usd_per_hour=usd_per_hour, interruptible=False)
+
+
+def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter) -> Planned:
+    """Plan, and keep the plan in the ledger. Raises UsageError, DataError, LedgerError."""
+    built = workloads.build(request)
+    available = machines(session.settings, wanted)
+    if not available:
+        raise no_price(wanted)
+    result = planner.plan(built.configs, available, built.fixed)
+    document = _document(request, built, result)
+    record = PlanRecord(
+        plan_id=document.plan,
+        created_at=session.clock.now(),
+        request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu},
+        result=document.model_dump(mode="json"),
+    )
+    with session.ledger.transaction() as tx:
+        tx.add_plan(record)
+    return Planned(document, result, built)
+
+
+def no_price(wanted: MachineFilter) -> UsageError:
+    """Return the error for machines that no price is known of."""
+    what = " ".join(part for part in (wanted.gpu, f"at {wanted.provider}" if wanted.provider else None) if part)
+    where = "which is this computer's CPU: leave out --gpu" if wanted.provider == "local" else "add one to config.toml ([[prices]])"
+    return UsageError(f"no price is known for {what or 'any machine'}", f"leave out --gpu or --provider to see what there is, or {where}")
+
+
+# --- documents -----------------------------------------------------------------------------------------------------------
+
+
+def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan) -> schema.PlanDocument:
+    best = result.recommendation
+    return schema.PlanDocument(
+        plan=f"p-{short_id(6)}",
+        workloads=[workload(config) for config in built.configs],
+        rows=[row(r) for r in result.rows],
+        published=[
+            schema.Published(
+                model=p.model,
+                arch=p.arch,
+                loss=p.loss,
+                ppl=p.ppl,
+                hours=p.hours,
+                vram_gb=p.vram_gb,
+                tokens_per_second=p.tokens_per_second,
+                usd=money.text(p.usd),
+                hardware=p.hardware,
+                fails=list(p.fails),
+            )
+            for p in published.published((request.model,), request.archs)
+        ],
+        recommendation=None if best is None else _recommended(best),
+        refused=list(result.refused),
+        notes=list(built.notes),
+    )
+
+
+def row(r: planner.Row) -> schema.PlanRow:
+    """Return one row as scripts read it."""
+    e = r.estimate
+    return schema.PlanRow(
+        model=r.model,
+        arch=r.arch,
+        gpu=r.machine.gpu.name,
+        count=r.machine.count,
+        provider=r.machine.provider,
+        interruptible=r.machine.interruptible,
+        usd_per_hour=money.text(r.machine.usd_per_hour),
+        fits=e.fits,
+        layout=_layout(r),
+        basis=e.basis,
+        memory_gib=interval(e.memory_gib),
+        usable_memory_gib=round(e.usable_memory_gib, 3),
+        tokens_per_second=interval(e.tokens_per_second),
+        hours=interval(e.hours),
+        usd=money_interval(e.usd),
+        loss=interval(e.loss),
+    )
+
+
+def _layout(r: planner.Row) -> schema.Layout:
+    layout = r.estimate.config.layout
+    return schema.Layout(
+        micro_batch=layout.micro_batch,
+        grad_accum=layout.grad_accum,
+        zero_stage=layout.zero_stage,
+        checkpointing=layout.checkpointing,
+        offload=layout.offload,
+        expert_parallel=layout.expert_parallel,
+    )
+
+
+def _recommended(best: planner.Recommendation) -> schema.Recommended:
+    r = best.row
+    return schema.Recommended(
+        model=r.model,
+        arch=r.arch,
+        gpu=r.machine.gpu.name,
+        count=r.machine.count,
+        provider=r.machine.provider,
+        interruptible=r.machine.interruptible,
+        layout=_layout(r),
+        usd=money_interval(r.estimate.usd),
+        hours=interval(r.estimate.hours),
+        reason=best.reason,
+    )
+
+
+def workload(config: Any) -> schema.Workload:
+    """Return what is to be computed as scripts read it."""
+    counted = workloads.parameters(config)
+    training = config.training
+    return schema.Workload(
+        model=config.preset,
+        arch=config.model.arch,
+        parameters_total=counted.total,
+        parameters_active=counted.active,
+        tokens=training.tokens,
+        unique_tokens=training.unique_tokens,
+        epochs=training.epochs,
+        seq_len=training.seq_len,
+        global_batch_tokens=training.global_batch_tokens,
+        steps=training.steps,
+        data=config.data.source,
+    )
+
+
+def interval(value: Interval) -> schema.Range:
+    """Return an estimate as scripts read it."""
+    return schema.Range(low=value.low, mid=value.mid, high=value.high)
+
+
+def money_interval(value: MoneyInterval) -> schema.MoneyRange:
+    """Return an estimate of money as scripts read it."""
+    return schema.MoneyRange(low=money.text(value.low), mid=money.text(value.mid), high=money.text(value.high))

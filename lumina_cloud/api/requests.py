@@ -1,0 +1,69 @@
+"""From options as typed to requests, for the command line and for Python callers."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.runs import workloads
+from lumina_cloud.runs.workloads import WorkloadRequest
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a workload as they were typed; None where nothing was said."""
+
+    arch: str | None = None
+    tokens: str | None = None
+    unique_tokens: str | None = None
+    epochs: float | None = None
+    global_batch: str | None = None
+    data: str | None = None
+    seed: int | None = None
+    settings: list[str] = field(default_factory=list)
+    """`NAME=VALUE` texts."""
+    config_file: str | None = None
+
+
+def workload_request(model: str, options: Options) -> WorkloadRequest:
+    """Return the request that the options mean. Raises UsageError for an unknown architecture or a malformed setting."""
+    return narrowed_request(WorkloadRequest(model=model), options)
+
+
+def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest:
+    """Return a request with options put over it; what was not said stays. Raises UsageError as above."""
+    given: dict[str, Any] = {
+        "archs": workloads.expand_archs(options.arch) if options.arch is not None else None,
+        "tokens": options.tokens,
+        "unique_tokens": options.unique_tokens,
+        "epochs": options.epochs,
+        "global_batch": options.global_batch,
+        "data": options.data,
+        "seed": options.seed,
+        "settings": tuple({**dict(base.settings), **_settings(options)}.items()),
+    }
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _settings(options: Options) -> dict[str, str]:
+    """Return the file's settings with those of `--set` over them."""
+    from_file = _read(Path(options.config_file).expanduser()) if options.config_file else {}
+    return {**from_file, **dict(workloads.settings_from(options.settings))}
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {str(path)!r}: {error}", "--config takes a TOML file of settings") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", "one setting a line, e.g. seq_len = 512") from error
+    flat: dict[str, str] = {}
+    for name, value in table.items():
+        # Sections ([model], [training]) may group settings: names are unique without them.
+        inner = value if isinstance(value, dict) else {name: value}
+        flat.update({k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in inner.items()})
+    return flat

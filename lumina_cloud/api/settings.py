@@ -1,0 +1,87 @@
+"""Where things are kept, and what the user set.
+
+`LUMINA_HOME` holds everything; without it the platform's own data folder does. `config.toml` in it may hold
+
+    [local]
+    usd_per_hour = "0.05"      # what an hour on this machine is worth
+
+    [[prices]]                 # see docs: replaces or adds to the price book
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import LedgerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_LOCAL_USD_PER_HOUR = Decimal("0.05")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders, and the user's own prices."""
+
+    home: Path
+    config_file: Path
+    local_usd_per_hour: Decimal
+
+    @property
+    def runs_folder(self) -> Path:
+        """Results, one folder a run."""
+        return self.home / "runs"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Raises UsageError for a malformed `config.toml`, LedgerError for a home that cannot be one."""
+    env = os.environ if environ is None else environ
+    home = _home(env)
+    if home.exists() and not home.is_dir():
+        raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
+    config_file = home / "config.toml"
+    table = _read(config_file)
+    unknown = set(table) - {"local", "prices"}
+    if unknown:
+        raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", "known: [local], [[prices]]")
+    return Settings(home=home, config_file=config_file, local_usd_per_hour=_local_price(table.get("local", {}), config_file))
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    given = env.get("LUMINA_HOME")
+    if given:
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("lumina"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "make it readable, or remove it") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", "mend that line, or remove the file") from error
+
+
+def _local_price(section: object, path: Path) -> Decimal:
+    if not isinstance(section, dict) or set(section) - {"usd_per_hour"}:
+        raise UsageError(f"{path}: [local] knows only usd_per_hour", '[local]\nusd_per_hour = "0.05"')
+    raw = section.get("usd_per_hour", str(DEFAULT_LOCAL_USD_PER_HOUR))
+    try:
+        price = money.usd(str(raw))
+    except ValueError:
+        price = Decimal(0)
+    if price <= 0:
+        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, but must be an amount above zero", 'e.g. usd_per_hour = "0.05"')
+    return price

@@ -1,0 +1,169 @@
+"""What is read back from the ledger: status, results, costs. Pure functions of records."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.api import schema
+from lumina_cloud.core import money, untrusted
+from lumina_cloud.core.clock import iso
+from lumina_cloud.runs.states import ACTIVE, REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord
+
+LOG_LINES = 15
+LOG_BYTES = 64_000
+
+
+def running_cost(charges: Sequence[ChargeRecord], open_rentals: Sequence[RentalRecord], now: datetime) -> Decimal:
+    """Return what charges say, plus what open rentals have cost since their last reading."""
+    total = sum((c.usd for c in charges), Decimal(0))
+    for rental in open_rentals:
+        if rental.state in ("booting", "ready", "terminating"):
+            last = next((c.until for c in charges if c.rental_id == rental.rental_id), rental.intended_at)
+            total += money.for_time(rental.usd_per_hour, max(timedelta(0), now - last))
+    return total
+
+
+def run_status(run: RunRecord, spent: Decimal, now: datetime) -> schema.RunStatus:
+    """Return one run as `status` shows it."""
+    progress = run.progress
+    return schema.RunStatus(
+        run=run.run_id,
+        model=run.model,
+        arch=run.arch,
+        state=run.state,
+        reason=run.reason,
+        provider=run.provider,
+        gpu=run.gpu,
+        started_at=_iso(run.started_at),
+        ended_at=_iso(run.ended_at),
+        usd_spent=money.text(spent),
+        usd_cap=money.text(run.usd_cap),
+        step=progress.get("step"),
+        steps=progress.get("steps"),
+        loss=run.result.get("loss_last") or progress.get("loss"),
+        tokens_per_second=run.result.get("tokens_per_second") or progress.get("tokens_per_second"),
+        estimated_end=_iso(estimated_end(run, now)),
+    )
+
+
+def estimated_end(run: RunRecord, now: datetime) -> datetime | None:
+    """Return when the run will probably end: by its own speed once it has one, else by the plan."""
+    if run.state not in ACTIVE:
+        return None
+    left = seconds_left(run)
+    if left is not None:
+        return now + timedelta(seconds=left)
+    planned = run.planned.get("seconds", {}).get("mid")
+    return max(now, run.created_at + timedelta(seconds=planned)) if planned is not None and planned < 1e9 else None
+
+
+def seconds_left(run: RunRecord) -> float | None:
+    """Return how long training will still take at its present speed, None before there is one."""
+    p = run.progress
+    if run.state != "training" or not (p.get("step") and p.get("steps") and p.get("tokens") and p.get("tokens_per_second")):
+        return None
+    left: float = p["tokens"] / p["step"] * max(0, p["steps"] - p["step"]) / p["tokens_per_second"]
+    return left if left < 1e9 else None
+
+
+def rental_status(rental: RentalRecord) -> schema.RentalStatus:
+    """Return one rental as `status` shows it."""
+    return schema.RentalStatus(
+        rental=rental.rental_id,
+        run=rental.run_id,
+        provider=rental.provider,
+        instance=None if rental.instance_id is None else untrusted.line(rental.instance_id, 120),
+        state=rental.state,
+    )
+
+
+def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence[ArtifactRecord], spent: Decimal) -> schema.ResultsDocument:
+    """Return what was planned beside what came out."""
+    actual = run.result
+    return schema.ResultsDocument(
+        run=run.run_id,
+        model=run.model,
+        arch=run.arch,
+        state=run.state,
+        reason=run.reason,
+        reason_text=reason_text(run),
+        planned=_planned(run.planned),
+        actual=schema.Outcome(
+            seconds=_billed_seconds(charges),
+            usd=money.text(spent),
+            peak_memory_gib=actual.get("peak_memory_gib"),
+            tokens_per_second=actual.get("tokens_per_second") or run.progress.get("tokens_per_second"),
+            loss=actual.get("loss_last"),
+        ),
+        loss_first=actual.get("loss_first"),
+        loss_last=actual.get("loss_last"),
+        tokens=actual.get("tokens") or run.progress.get("tokens"),
+        folder=run.folder,
+        artifacts=[schema.Artifact(path=a.path, bytes=a.n_bytes, sha256=a.sha256) for a in artifacts],
+        details={k: v for k, v in actual.items() if k not in ("loss_first", "loss_last", "tokens")},
+        log_tail=log_tail(run),
+    )
+
+
+def reason_text(run: RunRecord) -> str:
+    """Return why a run ended, in words; empty while it goes on."""
+    return next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
+
+
+def log_tail(run: RunRecord, max_lines: int = LOG_LINES) -> str:
+    """Return the last lines of a run's log, safe to print; empty when there is none."""
+    path = Path(run.folder) / "log.txt"
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - LOG_BYTES))
+            return untrusted.block(handle.read().rstrip(b"\n"), max_lines=max_lines)
+    except OSError:
+        return ""
+
+
+def read_log(run: RunRecord, offset: int, limit: int = 1 << 20) -> bytes:
+    """Return bytes of a fetched log from `offset`; empty at its end or when there is none."""
+    try:
+        with (Path(run.folder) / "log.txt").open("rb") as handle:
+            handle.seek(offset)
+            return handle.read(limit)
+    except OSError:
+        return b""
+
+
+def costs(by: str, rows: Sequence[CostRow]) -> schema.CostsDocument:
+    """Return spending by one key."""
+    return schema.CostsDocument(
+        by=by,
+        total_usd=money.text(sum((r.usd for r in rows), Decimal(0))),
+        rows=[schema.CostRow(key=r.key, usd=money.text(r.usd), hours=r.hours, runs=r.runs) for r in rows],
+    )
+
+
+def _planned(planned: dict[str, Any]) -> schema.Outcome:
+    def mid(name: str) -> Any:
+        return planned.get(name, {}).get("mid")
+
+    return schema.Outcome(
+        seconds=mid("seconds"),
+        usd=mid("usd"),
+        peak_memory_gib=mid("peak_memory_gib"),
+        tokens_per_second=mid("tokens_per_second"),
+        loss=mid("loss"),
+    )
+
+
+def _billed_seconds(charges: Sequence[ChargeRecord]) -> float | None:
+    return sum((c.until - c.since).total_seconds() for c in charges) if charges else None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)

@@ -1,0 +1,103 @@
+"""The screen of a followed run: lines and one progress line on standard error, the outcome on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from lumina_cloud.cli import output
+from lumina_cloud.core import money, units
+
+if TYPE_CHECKING:
+    from lumina_cloud.api.following import Progress
+    from lumina_cloud.api.lumina import Lumina
+    from lumina_cloud.ledger import RunRecord
+
+EVERY_SECONDS = 3.0
+"""How often a progress line is printed where lines cannot be rewritten."""
+
+DETACHED = 130
+
+
+class Screen:
+    """Shows a run: on a terminal one line that is rewritten, elsewhere a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._printed_at = 0.0
+        self._open_line = False
+
+    def line(self, text: str) -> None:
+        """Show one line."""
+        self._close_line()
+        output.tell(text)
+
+    def progress(self, progress: Progress) -> None:
+        """Show where the run is."""
+        text = _progress_text(progress)
+        if self._live:
+            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.flush()
+            self._open_line = True
+        elif time.monotonic() - self._printed_at >= EVERY_SECONDS or progress.step == progress.steps:
+            self._printed_at = time.monotonic()
+            output.tell(text)
+
+    def _close_line(self) -> None:
+        if self._open_line:
+            sys.stderr.write("\n")
+            self._open_line = False
+
+
+def _progress_text(p: Progress) -> str:
+    parts = [p.run, p.phase or p.state]
+    if p.steps and p.step:
+        parts.append(f"step {p.step:,}/{p.steps:,}")
+    if p.loss is not None:
+        parts.append(f"loss {p.loss:.3f}")
+    if p.tokens_per_second:
+        parts.append(f"{p.tokens_per_second:,.0f} tokens/s")
+    parts.append(f"{money.show(p.spent)} of {money.show(p.cap)}")
+    if p.seconds_left is not None:
+        parts.append(f"{units.duration(p.seconds_left)} left")
+    return "  ".join(parts)
+
+
+def follow_run(lumina: Lumina, run_id: str) -> RunRecord:
+    """Follow a run to its end; Ctrl-C lets go of it and says so, with exit code 130."""
+    try:
+        return lumina.follow(run_id)
+    except KeyboardInterrupt:
+        output.tell("")
+        output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
+        output.tell(f"  lumina logs -f {run_id}    follows it again")
+        output.tell(f"  lumina stop {run_id}       ends it")
+        raise typer.Exit(DETACHED) from None
+
+
+def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -> None:
+    """Print how a run stands and leave with the exit code that says so."""
+    from lumina_cloud.api import schema, views
+    from lumina_cloud.core.errors import RunFailed, RunStopped
+
+    spent = lumina.spent(run)
+    if as_json:
+        output.emit(schema.LaunchDocument(run=run.run_id, state=run.state, reason=run.reason, usd=money.text(spent)))
+    else:
+        words = f": {views.reason_text(run)}" if run.reason else ""
+        output.console().print(f"{run.run_id}  {run.state}{words}  {money.show(spent)}", markup=False)
+        next_verb = "logs -f" if run.state in ("preparing", "training") else "results"
+        output.tell(f"next: lumina {next_verb} {run.run_id}")
+    if run.state == "failed":
+        tail = views.log_tail(run)
+        if tail:
+            output.tell(f"the end of its log ({run.folder}/log.txt):")
+            output.tell(tail)
+        if not as_json:
+            output.tell(f"to go on from the last checkpoint: lumina resume {run.run_id}")
+        raise typer.Exit(RunFailed.exit_code)
+    if run.state == "stopped" and followed:
+        raise typer.Exit(RunStopped.exit_code)

@@ -1,0 +1,103 @@
+"""`lumina launch`: rent the machine, train there, bring everything back, switch it off."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lumina_cloud.cli import options, output
+from lumina_cloud.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from lumina_cloud.api.launching import Prepared
+    from lumina_cloud.api.lumina import Lumina
+
+
+def launch(
+    model: Annotated[str | None, typer.Argument(help="debug, debug200m, b1 or b7; without one, the last plan.")] = None,
+    arch: Annotated[str | None, typer.Option(help="dense, moe, mod or hybrid.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Launch this plan, by its id.")] = None,
+    gpu: options.Gpu = None,
+    provider: options.Provider = None,
+    tokens: options.Tokens = None,
+    unique_tokens: options.UniqueTokens = None,
+    epochs: options.Epochs = None,
+    global_batch: options.GlobalBatch = None,
+    data: options.Data = None,
+    set_: options.Set = None,
+    config: options.Config = None,
+    seed: options.Seed = None,
+    max_cost: options.MaxCost = None,
+    max_hours: options.MaxHours = None,
+    follow: options.Follow = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rent a machine, train there, bring everything back, switch it off."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.launching import Limits
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.api.planning import MachineFilter
+        from lumina_cloud.api.requests import Options, narrowed_request, workload_request
+        from lumina_cloud.cli.following import Screen
+
+        if model is not None and plan is not None:
+            raise UsageError("a MODEL and --plan say two things", "leave one of them out")
+        if arch == "all":
+            raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
+        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
+        limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
+        with Lumina(Screen()) as lumina:
+            if model is not None:
+                request, wanted = workload_request(model, given), MachineFilter(provider=provider, gpu=gpu)
+            else:
+                base, asked = lumina.request_from_plan(plan)
+                request = narrowed_request(base, given)
+                wanted = MachineFilter(provider=provider or asked.provider, gpu=gpu or (asked.gpu if provider is None else None))
+            prepared = lumina.prepare(request, wanted, limits)
+            if dry_run:
+                _show_dry_run(prepared, as_json=json)
+                return
+            _confirm(prepared, yes=yes)
+            follow_to_end(lumina, lumina.launch(prepared).run_id, follow=follow, as_json=json)
+
+
+def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
+    from lumina_cloud.cli import tables
+
+    if as_json:
+        output.emit(prepared.as_document())
+    else:
+        output.show(*tables.launch(prepared.as_document()), "nothing was rented (--dry-run)")
+
+
+def _confirm(prepared: Prepared, *, yes: bool) -> None:
+    """Show what will be rented and ask. Raises UsageError where nobody can answer."""
+    from lumina_cloud.cli import tables
+
+    console = output.console(stderr=True)
+    for part in tables.launch(prepared.as_document()):
+        console.print(part)
+    confirm("rent it?", yes=yes)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal. Raises UsageError where nobody can answer, and when the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("this spends money, and nobody is there to ask", "add --yes to spend without asking")
+    if not typer.confirm(question, err=True):
+        raise UsageError("not confirmed: nothing was rented", "")
+
+
+def follow_to_end(lumina: Lumina, run_id: str, *, follow: bool, as_json: bool) -> None:
+    """Follow a run if asked to, and print how it stands as the last line."""
+    from lumina_cloud.cli.following import conclude, follow_run
+
+    run = follow_run(lumina, run_id) if follow else lumina.find(run_id)
+    conclude(lumina, run, as_json=as_json, followed=follow)

@@ -1,0 +1,42 @@
+"""Options that several verbs share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Gpu = Annotated[str | None, typer.Option(help="Only this GPU, e.g. 4090 or a100-80gb.")]
+Provider = Annotated[str | None, typer.Option(help="Only this provider: local, runpod, vastai or lambda.")]
+Tokens = Annotated[str | None, typer.Option(help="Tokens to train on in all: 1.5M, 20B, or chinchilla (20 a parameter).")]
+UniqueTokens = Annotated[str | None, typer.Option(help="Tokens of different text among them.")]
+Epochs = Annotated[float | None, typer.Option(help="How often each unique token is seen.")]
+GlobalBatch = Annotated[str | None, typer.Option(help="Tokens per optimizer step, a multiple of the sequence length.")]
+Data = Annotated[str | None, typer.Option(help="Your own text: a file or folder of .txt, .jsonl, .parquet or source files.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting, e.g. seq_len=512. Repeatable.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order.")]
+Config = Annotated[str | None, typer.Option(help="A TOML file of settings, as for --set.")]
+MaxCost = Annotated[str | None, typer.Option(help="The most that the run may cost, in dollars.")]
+MaxHours = Annotated[float | None, typer.Option(help="The longest that the run may take.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Rent without asking.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay and show the run to its end.")]
+Run = Annotated[str, typer.Argument(help="A run's name, its beginning, or last.")]
+
+
+def amount(option: str, text: str | None) -> Decimal | None:
+    """Return an option's dollars. Raises UsageError for text that is no amount."""
+    if text is None:
+        return None
+    try:
+        return money.usd(text.lstrip("$"))
+    except ValueError:
+        raise UsageError(f"{option} takes an amount in dollars, not {text!r}", f"e.g. {option} 5 or {option} 0.10") from None

@@ -1,0 +1,83 @@
+"""How results and errors reach a person or a script.
+
+Answers go to standard output, progress and errors to standard error. Texts from outside have passed `untrusted` before they
+come here, and are printed without markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.core.errors import LuminaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+
+PLAIN_WIDTH = 160
+"""Width of tables when the output is not a terminal, so that no figure is cut off."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for people: coloured on a terminal, plain elsewhere and under NO_COLOR."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables and text on standard output."""
+    out = console()
+    for part in parts:
+        out.print(part)
+
+
+def tell(text: str) -> None:
+    """Print one plain line on standard error: progress, notes, what to do next."""
+    console(stderr=True).print(text, markup=False, soft_wrap=True)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on a line of standard output."""
+    sys.stdout.write(document.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+def fail(error: LuminaError, *, as_json: bool) -> None:
+    """Print an error on standard error: one panel for a person, one JSON line for a script."""
+    if as_json:
+        body = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+        sys.stderr.write(json.dumps(body) + "\n")
+        return
+    from rich.panel import Panel
+    from rich.text import Text
+
+    text = Text(error.message)
+    if error.hint:
+        text.append(f"\n{error.hint}", style="dim")
+    console(stderr=True).print(Panel(text, title=error.kind.replace("_", " "), title_align="left", border_style="red", expand=False))
+
+
+@contextmanager
+def errors_shown(*, as_json: bool) -> Iterator[None]:
+    """Turn an error into its panel and its exit code."""
+    import typer
+
+    try:
+        yield
+    except LuminaError as error:
+        if "--debug" in sys.argv:
+            raise
+        fail(error, as_json=as_json)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of our output went away (`lumina status | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None

@@ -1,0 +1,50 @@
+"""`lumina plan`: what a model will need, take, cost and yield, before anything is rented."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lumina_cloud.cli import options, output
+
+if TYPE_CHECKING:
+    from lumina_cloud.api.schema import PlanDocument
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="debug, debug200m, b1 or b7.")],
+    arch: Annotated[str, typer.Option(help="dense, moe, mod, hybrid or all.")] = "dense",
+    gpu: options.Gpu = None,
+    provider: options.Provider = None,
+    tokens: options.Tokens = None,
+    unique_tokens: options.UniqueTokens = None,
+    epochs: options.Epochs = None,
+    global_batch: options.GlobalBatch = None,
+    data: options.Data = None,
+    set_: options.Set = None,
+    config: options.Config = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what training a model needs, takes, costs and yields on each machine."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.api.planning import MachineFilter
+        from lumina_cloud.api.requests import Options, workload_request
+
+        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
+        request = workload_request(model, given)
+        with Lumina() as lumina:
+            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu)).document
+        if json:
+            output.emit(document)
+        else:
+            _show(document)
+
+
+def _show(document: PlanDocument) -> None:
+    from lumina_cloud.cli import tables
+
+    output.show(*tables.plan(document))

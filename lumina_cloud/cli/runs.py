@@ -1,0 +1,142 @@
+"""Verbs on one run: `logs`, `stop`, `resume`, `results`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lumina_cloud.cli import options, output
+
+
+def logs(
+    run: options.Run = "last",
+    follow: options.Follow = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what a run's trainer printed; with -f, follow the run to its end."""
+    with output.errors_shown(as_json=False):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli.following import Screen, conclude, follow_run
+        from lumina_cloud.core import untrusted
+
+        with Lumina(Screen() if follow else None) as lumina:
+            lumina.settle()
+            record = lumina.find(run)
+            offset = 0
+            while chunk := lumina.log_chunk(record, offset):
+                sys.stdout.write(untrusted.block(chunk, max_lines=10**9) if chunk else "")
+                offset += len(chunk)
+            sys.stdout.flush()
+            if follow:
+                conclude(lumina, follow_run(lumina, record.run_id), as_json=False, followed=True)
+
+
+def stop(run: options.Run = "last", yes: options.Yes = False, json: options.Json = False, debug: options.Debug = False) -> None:
+    """End a run in good order: checkpoint, results home, rental over."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli.following import Screen, conclude
+
+        with Lumina(Screen()) as lumina:
+            lumina.settle()
+            conclude(lumina, lumina.stop(lumina.find(run).run_id), as_json=json, followed=False)
+
+
+def resume(
+    run: options.Run = "last",
+    max_cost: options.MaxCost = None,
+    max_hours: options.MaxHours = None,
+    follow: options.Follow = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Go on with a failed or stopped run from its last checkpoint, in a new rental."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.launching import Limits
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli.following import Screen
+        from lumina_cloud.cli.launch import confirm, follow_to_end
+        from lumina_cloud.core import money
+
+        with Lumina(Screen()) as lumina:
+            lumina.settle()
+            record = lumina.find(run)
+            limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
+            lumina.check_resumable(record, limits)
+            cap = money.show(limits.max_cost or record.usd_cap)
+            output.tell(
+                f"{record.run_id}: another {record.count} x {record.gpu} at {record.provider}, "
+                f"{money.show(record.usd_per_hour)}/h, at most {cap} in all, {money.show(lumina.spent(record))} of it spent"
+            )
+            confirm("rent it?", yes=yes)
+            follow_to_end(lumina, lumina.resume(record.run_id, limits).run_id, follow=follow, as_json=json)
+
+
+def results(run: options.Run = "last", json: options.Json = False, debug: options.Debug = False) -> None:
+    """Show what a run was planned to be beside what it became, and where its files are."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli import tables
+
+        with Lumina() as lumina:
+            document = lumina.results(run)
+        if json:
+            output.emit(document)
+        else:
+            output.show(*tables.results(document))
+
+
+def status(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Show what is running, since when, what it has cost, and when it will end."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli import tables
+
+        with Lumina() as lumina:
+            document = lumina.status()
+        if json:
+            output.emit(document)
+        else:
+            output.show(*tables.status(document))
+
+
+def costs(
+    by: Annotated[str, typer.Option(help="model, arch, provider, gpu or month.")] = "model",
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show what was spent."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli import tables
+
+        with Lumina() as lumina:
+            document = lumina.costs(by)
+        if json:
+            output.emit(document)
+        else:
+            output.show(*tables.costs(document))
+
+
+def report(
+    run: Annotated[str | None, typer.Argument(help="A run's name, its beginning, or last; all runs without one.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where to write the page.")] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write one HTML page: planned and actual, loss curves, costs, samples."""
+    with output.errors_shown(as_json=json):
+        from pathlib import Path
+
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.web import report as page
+
+        with Lumina() as lumina:
+            path = page.write(lumina, run, None if out is None else Path(out))
+        if json:
+            output.emit(page.Written(path=str(path)))
+        else:
+            output.console().print(str(path), markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""How a machine is reached: the box, the bundle that goes onto it, the bootstrap, and what is fetched back."""

@@ -1,0 +1,119 @@
+"""Runs on the machine beside the trainer, standard library only; it is shipped as one file.
+
+`python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, writes down how it
+ended in `exit.json`, waits for the results to be fetched (a file `fetched`), and then switches the machine off. It needs no
+connection: a controller that never comes back costs `linger_seconds` more, and nothing after that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+POLL_SECONDS = 0.2
+
+
+def main(job_path: Path) -> None:
+    """Run one job from start to power-off. The working directory is the machine's work folder."""
+    job = json.loads(job_path.read_text(encoding="utf-8"))
+    lock = _only_one()
+    if lock is None:
+        return
+    # The machine's own end reaches the trainer by itself: the whole process group is told. A handler, unlike an ignored signal,
+    # is not inherited by the trainer.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    Path("started").touch()
+    started = time.monotonic()
+    started_at = datetime.now(UTC).isoformat()
+    child = _start(job)
+    reason = _wait(child, job)
+    code = child.returncode
+    _write(
+        Path("exit.json"),
+        {
+            "returncode": code,
+            "reason": "finished" if code == 0 else reason,
+            "signal": -code if code < 0 else None,
+            "started_at": started_at,
+            "ended_at": datetime.now(UTC).isoformat(),
+            "seconds": time.monotonic() - started,
+        },
+    )
+    _linger(float(job["linger_seconds"]))
+    _power_off()
+
+
+def _only_one() -> int | None:
+    """Return a lock that lasts as long as this process, None when another supervisor holds it."""
+    handle = os.open("supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
+    argv = [job["python"], "-u", "-m", "trainer", "train", "--config", "bundle/run.json", "--out", "out"]
+    if job["data"]:
+        argv += ["--data", job["data"]]
+    if job["resume"]:
+        argv.append("--resume")
+    path = os.pathsep.join(p for p in (str(Path("bundle").absolute()), os.environ.get("PYTHONPATH", "")) if p)
+    Path("out").mkdir(exist_ok=True)
+    with Path("log.txt").open("ab") as log:
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _wait(child: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
+    """Wait for the trainer and return why it ended: `crashed` (by itself), `stopped` or `deadline`."""
+    deadline = time.monotonic() + float(job["seconds_cap"])
+    while child.poll() is None:
+        if Path("stop").exists():
+            return _stop(child, "stopped", float(job["grace_seconds"]))
+        if time.monotonic() > deadline:
+            return _stop(child, "deadline", float(job["grace_seconds"]))
+        time.sleep(POLL_SECONDS)
+    return "crashed"
+
+
+def _stop(child: subprocess.Popen[bytes], reason: str, grace: float) -> str:
+    """Let the trainer write a last checkpoint; end it when it takes too long."""
+    child.terminate()
+    try:
+        child.wait(timeout=grace)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    return reason
+
+
+def _linger(seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up and not Path("fetched").exists():
+        time.sleep(POLL_SECONDS)
+
+
+def _power_off() -> None:
+    """Switch the machine off: a local one by the file that its leader watches for."""
+    Path("../poweroff").touch()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,72 @@
+"""Limits of money and time: pure arithmetic, `Decimal` dollars and seconds.
+
+A cap on cost implies a cap on time through the price, and the other way round; with neither, the plan's `high` is the cap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import RefusedError
+
+GRACE_SECONDS = 30.0
+"""Kept back for stopping in good order: a last checkpoint, fetching, terminating."""
+
+LEAST_SECONDS = 60.0
+"""Under this no run gets as far as a first step."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """The most that a run may cost and take."""
+
+    usd: Decimal
+    seconds: float
+
+
+def cap_from(*, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal) -> Cap:
+    """Return the cap that the options mean; the tighter of the two holds."""
+    limits = []
+    if max_cost is not None:
+        limits.append(max_cost)
+    if max_hours is not None:
+        limits.append(money.for_hours(usd_per_hour, max_hours))
+    usd = min(limits) if limits else max(plan_high, money.for_hours(usd_per_hour, LEAST_SECONDS * 2 / 3600))
+    return Cap(usd=usd, seconds=seconds_for(usd, usd_per_hour))
+
+
+def seconds_for(usd: Decimal, usd_per_hour: Decimal) -> float:
+    """Return how long `usd` pays for, to the millisecond, rounded down."""
+    return float((usd / usd_per_hour * 3600).quantize(Decimal("0.001"), ROUND_FLOOR))
+
+
+def refuse_beyond(cap: Cap, *, low: Decimal, mid: Decimal, high: Decimal) -> None:
+    """Refuse a run that could cost more than its cap, before anything is rented. Raises RefusedError."""
+    if high <= cap.usd:
+        return
+    expected = "is expected to" if mid > cap.usd else "could"
+    raise RefusedError(
+        f"this run {expected} cost more than its cap of {money.show(cap.usd)}: "
+        f"{money.show(mid)} expected, {money.show(low)} to {money.show(high)} likely",
+        f"raise the cap (--max-cost {money.text(_round_up(high))}), or train on less (--tokens)",
+    )
+
+
+def _round_up(amount: Decimal) -> Decimal:
+    """Return the next whole cent above, a tenth of a cent for tiny amounts."""
+    step = Decimal("0.01") if amount >= Decimal("0.01") else Decimal("0.001")
+    return (amount / step).to_integral_value(rounding="ROUND_CEILING") * step
+
+
+def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal) -> float:
+    """Return how long the trainer may run so that stopping and fetching still fit under the cap. Raises RefusedError."""
+    left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - GRACE_SECONDS
+    if left < LEAST_SECONDS:
+        raise RefusedError(
+            f"of the cap of {money.show(cap_usd)} only {money.show(max(Decimal(0), cap_usd - spent))} is left, "
+            f"which pays for {max(0.0, left):.0f} s of training",
+            f"resume with a higher cap: --max-cost {money.text(_round_up(cap_usd + usd_per_hour))}",
+        )
+    return left

@@ -1,0 +1,143 @@
+"""The end of a run: results come home, the rental ends, the books are closed. May be repeated from any point."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
+from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
+from lumina_cloud.remote import results
+from lumina_cloud.runs import ingest
+from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
+
+if TYPE_CHECKING:
+    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.remote.box import Box
+    from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.states import Reason
+    from providers.contract import Instance
+
+TERMINATE_SECONDS = 120.0
+METER_EVERY = timedelta(seconds=5)
+
+
+def conclude(context: Context, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> None:
+    """Fetch, terminate, charge, and set the final state. Raises ProviderError when the machine would not end."""
+    context.reporter.said(run.run_id, "bringing results home" if box is not None else "closing the books")
+    if box is not None and rental is not None and rental.state != "terminating":
+        _fetch(context, run, box)
+    if rental is not None and rental.state in ("booting", "ready", "terminating"):
+        _terminate(context, run, rental, instance)
+    _close(context, run)
+
+
+def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, *, final: bool = False) -> None:
+    """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
+    if rental is None or instance is None:
+        return
+    until = instance.ended_at or context.clock.now()
+    known = next((c for c in context.ledger.charges(run.run_id) if c.rental_id == rental.rental_id), None)
+    if known is not None and (until <= known.until or (not final and until - known.until < METER_EVERY)):
+        return
+    charge = ChargeRecord(
+        charge_id=f"{rental.rental_id}-time",
+        run_id=run.run_id,
+        rental_id=rental.rental_id,
+        provider=rental.provider,
+        usd=money.for_time(instance.usd_per_hour, until - instance.created_at),
+        usd_per_hour=instance.usd_per_hour,
+        since=instance.created_at,
+        until=until,
+        basis="metered",
+    )
+    with context.ledger.transaction() as tx:
+        tx.put_charge(charge)
+
+
+def _fetch(context: Context, run: RunRecord, box: Box) -> None:
+    folder = Path(run.folder)
+    try:
+        fetched = results.fetch_all(box, folder)
+    except ProviderError as error:
+        context.reporter.said(run.run_id, f"not everything came home: {error.message}")
+        with context.ledger.transaction() as tx:
+            tx.add_event("run.fetch_failed", run_id=run.run_id, message=error.message)
+        return
+    lines = (folder / "metrics.jsonl").read_bytes().split(b"\n") if (folder / "metrics.jsonl").is_file() else []
+    with context.ledger.transaction() as tx:
+        tx.put_artifacts(run.run_id, [ArtifactRecord(run.run_id, f.path, f.n_bytes, f.sha256) for f in fetched])
+        tx.put_metrics(run.run_id, ingest.metrics(run.run_id, lines))
+        tx.add_event("run.fetched", run_id=run.run_id, files=len(fetched))
+    box.write("fetched", b"")
+
+
+def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance: Instance | None) -> None:
+    """Terminate until the provider itself says that the instance is gone, then charge for what it says was used."""
+    if rental.state != "terminating":
+        state = next_rental_state(rental.state, "terminate")
+        with context.ledger.transaction() as tx:
+            tx.update_rental(rental.rental_id, state=state)
+            tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
+    gone = _until_gone(context, rental)
+    meter(context, run, rental, gone or instance, final=True)
+    ended_at = (gone.ended_at if gone is not None else None) or context.clock.now()
+    with context.ledger.transaction() as tx:
+        tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
+        tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
+
+
+def _until_gone(context: Context, rental: RentalRecord) -> Instance | None:
+    """Return the ended instance as the provider remembers it, None when it knows it no more. Raises StillTerminating."""
+    provider = context.connect(rental.provider)
+    instance_id = rental.instance_id or ""
+    give_up = context.clock.monotonic() + TERMINATE_SECONDS
+    while True:
+        try:
+            provider.terminate(instance_id)
+            instance = provider.get(instance_id)
+        except NotFound:
+            return None
+        except StillTerminating:
+            instance = None
+        if instance is not None and instance.state == "ended":
+            return instance
+        if context.clock.monotonic() > give_up:
+            raise StillTerminating(
+                f"{rental.provider} instance {instance_id} does not end: it may still be billed",
+                "any lumina command tries again; end it in the provider's console if it stays",
+            )
+        context.clock.sleep(1.0)
+
+
+def _close(context: Context, run: RunRecord) -> None:
+    result, reason = _verdict(run)
+    event, _words = REASONS[reason]
+    with context.ledger.transaction() as tx:
+        tx.update_run(
+            run.run_id,
+            state=next_run_state(run.state, event),
+            reason=reason,
+            result=result,
+            ended_at=context.clock.now(),
+            stop_requested_at=None,
+        )
+        tx.add_event("run.concluded", run_id=run.run_id, reason=reason)
+
+
+def _verdict(run: RunRecord) -> tuple[dict[str, Any], Reason]:
+    """Return the cleaned result and the reason that stands: a finished run without a result has failed."""
+    reason: Reason = run.reason  # type: ignore[assignment]  # the column is a string, its values are of the closed list
+    path = Path(run.folder) / "result.json"
+    result = ingest.result(path.read_bytes()) if path.is_file() else None
+    if reason == "finished" and result is None:
+        return {}, "result_missing"
+    return result or {}, reason
+
+
+def spent(charges: list[ChargeRecord]) -> Decimal:
+    """Return the sum of charges in dollars."""
+    return sum((c.usd for c in charges), Decimal(0))

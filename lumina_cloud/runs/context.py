@@ -1,0 +1,53 @@
+"""What the controller stands on, handed in so that tests can hand in something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lumina_cloud.core.clock import Clock
+    from lumina_cloud.ledger import Ledger, RunRecord
+    from lumina_cloud.remote.box import Box
+    from providers.contract import Address, Provider
+
+
+class Reporter(Protocol):
+    """Hears what happens while a command follows a run."""
+
+    def said(self, run_id: str, text: str) -> None:
+        """Something happened, in one line."""
+        ...
+
+    def progressed(self, run: RunRecord) -> None:
+        """The run's progress was read anew."""
+        ...
+
+
+class Silent:
+    """A reporter that nobody listens to."""
+
+    def said(self, run_id: str, text: str) -> None:
+        """Drop the line."""
+
+    def progressed(self, run: RunRecord) -> None:
+        """Drop the progress."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Ledger, providers, machines, time."""
+
+    ledger: Ledger
+    connect: Callable[[str], Provider]
+    """Returns the provider of that name."""
+    open_box: Callable[[Address], Box]
+    """Returns the way to reach a machine."""
+    clock: Clock
+    home: Path
+    python: str
+    """The interpreter on a local machine."""
+    reporter: Reporter = field(default_factory=Silent)

@@ -1,0 +1,96 @@
+"""The states of a run and of a rental: one table each, and nothing else changes a state.
+
+A run's `reason` is one of a closed list, and decides in which state it ends.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+RunState = Literal["planned", "provisioning", "preparing", "training", "finishing", "succeeded", "failed", "stopped"]
+RunEvent = Literal[
+    "launch", "machine_ready", "training_began", "work_ended", "concluded_well", "concluded_badly", "concluded_early", "resume"
+]
+RentalState = Literal["intended", "creating", "booting", "ready", "terminating", "ended", "lost"]
+RentalEvent = Literal["create", "created", "ready", "terminate", "gone", "abandoned"]
+
+ACTIVE: tuple[RunState, ...] = ("provisioning", "preparing", "training", "finishing")
+"""States in which money may be spent."""
+FINAL: tuple[RunState, ...] = ("succeeded", "failed", "stopped")
+RESUMABLE: tuple[RunState, ...] = ("failed", "stopped")
+
+RUN_TABLE: dict[tuple[RunState, RunEvent], RunState] = {
+    ("planned", "launch"): "provisioning",
+    ("provisioning", "machine_ready"): "preparing",
+    ("provisioning", "work_ended"): "finishing",
+    ("preparing", "training_began"): "training",
+    ("preparing", "work_ended"): "finishing",
+    ("training", "work_ended"): "finishing",
+    ("finishing", "concluded_well"): "succeeded",
+    ("finishing", "concluded_badly"): "failed",
+    ("finishing", "concluded_early"): "stopped",
+    ("failed", "resume"): "provisioning",
+    ("stopped", "resume"): "provisioning",
+}
+
+RENTAL_TABLE: dict[tuple[RentalState, RentalEvent], RentalState] = {
+    ("intended", "create"): "creating",
+    # A create that may have happened is repeated only after its tag was looked up.
+    ("creating", "create"): "creating",
+    ("creating", "created"): "booting",
+    ("booting", "ready"): "ready",
+    ("booting", "terminate"): "terminating",
+    ("ready", "terminate"): "terminating",
+    ("terminating", "gone"): "ended",
+    ("intended", "abandoned"): "ended",
+    ("creating", "abandoned"): "ended",
+}
+
+Reason = Literal[
+    "finished",
+    "stopped_by_user",
+    "cap_reached",
+    "create_failed",
+    "boot_timeout",
+    "bootstrap_failed",
+    "machine_lost",
+    "trainer_refused",
+    "trainer_crashed",
+    "loss_not_finite",
+    "result_missing",
+]
+
+REASONS: dict[Reason, tuple[RunEvent, str]] = {
+    "finished": ("concluded_well", "all steps were trained and the results are here"),
+    "stopped_by_user": ("concluded_early", "stopped on request; the last checkpoint is here"),
+    "cap_reached": ("concluded_early", "the cost or time cap was reached; the last checkpoint is here"),
+    "create_failed": ("concluded_badly", "the machine could not be rented"),
+    "boot_timeout": ("concluded_badly", "the machine did not come up in time"),
+    "bootstrap_failed": ("concluded_badly", "the machine could not be prepared"),
+    "machine_lost": ("concluded_badly", "the machine went away during the run"),
+    "trainer_refused": ("concluded_badly", "the trainer refused its configuration or data"),
+    "trainer_crashed": ("concluded_badly", "the trainer ended unexpectedly"),
+    "loss_not_finite": ("concluded_badly", "the loss became infinite or not a number"),
+    "result_missing": ("concluded_badly", "the trainer ended without a readable result"),
+}
+"""Why a run ended: the event that concludes it, and the reason in words."""
+
+
+class IllegalTransition(RuntimeError):
+    """An event that its state does not know: a bug, never a user's mistake."""
+
+
+def next_run_state(state: RunState, event: RunEvent) -> RunState:
+    """Return the run's next state. Raises IllegalTransition for a pair that the table does not have."""
+    try:
+        return RUN_TABLE[state, event]
+    except KeyError:
+        raise IllegalTransition(f"a run that is {state} cannot take {event!r}") from None
+
+
+def next_rental_state(state: RentalState, event: RentalEvent) -> RentalState:
+    """Return the rental's next state. Raises IllegalTransition for a pair that the table does not have."""
+    try:
+        return RENTAL_TABLE[state, event]
+    except KeyError:
+        raise IllegalTransition(f"a rental that is {state} cannot take {event!r}") from None

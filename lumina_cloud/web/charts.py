@@ -1,0 +1,86 @@
+"""Line charts as plain SVG: no script, no outside asset, the same in every browser and on paper."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WIDTH, HEIGHT = 720, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 40
+MAX_POINTS = 600
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y) under a name."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
+    """Return an SVG element with one line a series, axes with ticks, and a legend. Empty series give an empty text."""
+    drawn = [s for s in series if len(s.points) > 1]
+    if not drawn:
+        return ""
+    xs = [x for s in drawn for x, _ in s.points]
+    ys = [y for s in drawn for _, y in s.points]
+    x_scale, y_scale = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT), _Scale(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}" class="chart">',
+        *_axes(x_scale, y_scale, x_label, y_label),
+    ]
+    for i, s in enumerate(drawn):
+        path = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in thinned(s.points, MAX_POINTS))
+        parts.append(f'<polyline class="line line-{i % 6}" points="{path}"/>')
+        parts.append(f'<text class="legend line-{i % 6}" x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * i}">{escape(s.name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """Return at most about `most` points: evenly spaced ones, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    stride = math.ceil(len(points) / most)
+    return [*points[:-1:stride], points[-1]]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = self.high - self.low or 1.0
+        return self.start + (value - self.low) / span * (self.end - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Return round values within the scale, a 1-2-5 step apart."""
+        span = self.high - self.low
+        if span <= 0:
+            return [self.low]
+        raw = span / about
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+        first = math.ceil(self.low / step - 1e-9)
+        return [round(k * step, 12) for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> list[str]:
+    floor = HEIGHT - BOTTOM
+    parts = [f'<path class="axis" d="M{LEFT},{TOP} V{floor} H{WIDTH - RIGHT}"/>']
+    for tick in y.ticks():
+        parts.append(f'<path class="grid" d="M{LEFT},{y(tick):.1f} H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{y(tick) + 4:.1f}">{tick:g}</text>')
+    for tick in x.ticks(7):
+        parts.append(f'<text class="tick middle" x="{x(tick):.1f}" y="{floor + 16}">{tick:,g}</text>')
+    parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
+    parts.append(f'<text class="tick" x="{LEFT + 6}" y="{TOP + 12}">{escape(y_label)}</text>')
+    return parts

@@ -1,0 +1,160 @@
+"""Wrong inputs: each ends without a traceback, with the documented exit code, naming the wrong value or the near miss.
+
+The ledger is the same before and after.
+"""
+
+import json
+import os
+
+import pytest
+
+TOUR = [
+    # arguments, exit code, what the message must name
+    (["plan", "debgu"], 2, ["debgu", "debug"]),
+    (["plan", "b8"], 2, ["b8", "b7"]),
+    (["plan", "debug", "--arch", "moo"], 2, ["moo", "mod"]),
+    (["plan", "debug", "--gpu", "4091"], 2, ["4091", "4090"]),
+    (["plan", "debug", "--gpu", "h10"], 2, ["h10", "H100"]),
+    (["plan", "debug", "--provider", "vast"], 2, ["vast", "vastai"]),
+    (["plan", "debug", "--tokens", "many"], 2, ["many", "1.5M"]),
+    (["plan", "debug", "--tokens", "0"], 2, ["tokens", "0"]),
+    (["plan", "debug", "--tokens", "-5M"], 2, ["tokens", "-5"]),
+    (["plan", "debug", "--epochs", "0"], 2, ["--epochs", "0"]),
+    (["plan", "debug", "--tokens", "1M", "--unique-tokens", "1M", "--epochs", "2"], 2, ["--epochs", "leave one"]),
+    (["plan", "debug", "--global-batch", "8000"], 2, ["8,000", "2,048", "6,144"]),
+    (["plan", "debug", "--set", "n_heads=3"], 2, ["3 heads", "128", "n_heads=2"]),
+    (["plan", "debug", "--set", "d_modle=256"], 2, ["d_modle", "d_model"]),
+    (["plan", "debug", "--set", "d_model"], 2, ["d_model", "seq_len=512"]),
+    (["plan", "debug", "--set", "seq_len=long"], 2, ["seq_len", "long"]),
+    (["plan", "debug", "--set", "seq_len=1"], 2, ["sequence of one token"]),
+    (["plan", "debug", "--arch", "moe", "--set", "top_k=9"], 2, ["top_k=9", "8 experts"]),
+    (["plan", "debug", "--arch", "mod", "--set", "mod_capacity=1.5"], 2, ["1.5", "(0, 1]"]),
+    (["plan", "debug", "--set", "precision=fp8"], 2, ["fp8", "bf16"]),
+    (["plan", "debug", "--set", "micro_batch=7", "--global-batch", "8192"], 2, ["micro batches of 7", "1, 2, 4"]),
+    (["plan", "debug", "--config", "missing.toml"], 2, ["missing.toml"]),
+    (["plan", "debug", "--data", "/no/such/text"], 2, ["/no/such/text"]),
+    (["launch"], 2, ["nothing has been planned", "lumina plan", "lumina launch"]),
+    (["launch", "--plan", "p-nope"], 2, ["p-nope"]),
+    (["launch", "debug", "--provider", "local"], 2, ["--yes"]),
+    (["launch", "debug", "--provider", "local", "--arch", "all", "--yes"], 2, ["--arch all"]),
+    (["launch", "debug", "--provider", "local", "--max-cost", "lots", "--yes"], 2, ["lots", "--max-cost"]),
+    (["launch", "debug", "--provider", "local", "--max-cost", "0", "--yes"], 2, ["--max-cost", "0"]),
+    (["launch", "debug", "--provider", "local", "--max-hours", "-1", "--yes"], 2, ["--max-hours", "-1"]),
+    (["launch", "debug", "--provider", "local", "--max-cost", "0.0001", "--yes"], 4, ["cap", "--max-cost"]),
+    (["launch", "b7", "--provider", "vastai", "--gpu", "4090", "--yes"], 4, ["b7", "does not fit", "RTX4090", "largest preset"]),
+    (["launch", "debug", "--provider", "runpod", "--yes"], 3, ["RUNPOD_API_KEY"]),
+    (["launch", "debug", "--provider", "vastai", "--yes"], 3, ["VAST_API_KEY"]),
+    (["launch", "debug", "--provider", "lambda", "--yes"], 3, ["LAMBDA_API_KEY"]),
+    (["results", "nothing"], 2, ["nothing"]),
+    (["logs", "nothing"], 2, ["nothing"]),
+    (["stop", "nothing"], 2, ["nothing"]),
+    (["resume", "nothing", "--yes"], 2, ["nothing"]),
+    (["report", "nothing"], 2, ["nothing"]),
+    (["costs", "--by", "colour"], 2, ["colour", "model"]),
+    (["plna"], 2, ["plna"]),
+    (["plan", "debug", "--no-such-option"], 2, ["--no-such-option"]),
+]
+
+
+def flat(text):
+    """Return a panel's text without its frame and line breaks."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("args", "code", "named"), TOUR, ids=[" ".join(args) for args, _, _ in TOUR])
+def test_a_wrong_input_is_named_and_changes_nothing(lumina, args, code, named):
+    before = [lumina.json("status"), lumina.json("costs")]
+    done = lumina(*args, COLUMNS="160")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for part in named:
+        assert part in flat(done.stderr), done.stderr
+    assert [lumina.json("status"), lumina.json("costs")] == before
+    assert lumina.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        (["plan", "debgu"], "usage"),
+        (["plan", "debug", "--data", "/no/such"], "data"),
+        (["launch", "debug", "--provider", "runpod", "--yes"], "credentials"),
+        (["launch", "debug", "--provider", "local", "--max-cost", "0.0001", "--yes"], "refused"),
+        (["plan", "debug", "--no-such-option"], "usage"),
+    ],
+)
+def test_for_scripts_an_error_is_one_json_document(lumina, args, kind):
+    done = lumina(*args, "--json")
+    assert done.stdout == ""
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error["kind"] == kind
+    assert set(error) == {"kind", "message", "hint"}
+    assert error["message"]
+
+
+def test_a_key_is_never_shown(lumina):
+    canary = "canary-5f1c0de"
+    for provider, variable in (("runpod", "RUNPOD_API_KEY"), ("vastai", "VAST_API_KEY"), ("lambda", "LAMBDA_API_KEY")):
+        done = lumina("launch", "debug", "--provider", provider, "--yes", **{variable: canary})
+        assert done.returncode == 4, done.stderr
+        assert canary not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+# --- the ledger and the user's files ------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_is_no_database_is_named_and_left_alone(lumina):
+    lumina.home.mkdir()
+    path = lumina.home / "ledger.db"
+    path.write_text("not a database, but somebody's notes\n" * 200)
+    done = lumina("status", COLUMNS="300")
+    assert done.returncode == 6
+    assert "ledger.db" in flat(done.stderr)
+    assert "Traceback" not in done.stderr
+    assert path.read_text().startswith("not a database")
+
+
+def test_a_home_that_is_a_file_is_named(lumina):
+    lumina.home.write_text("")
+    done = lumina("plan", "debug", COLUMNS="300")
+    assert done.returncode == 6
+    assert str(lumina.home) in done.stderr.replace("\n", "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write to a read-only folder")
+def test_a_home_that_cannot_be_written_is_named(lumina):
+    lumina.home.mkdir(mode=0o500)
+    done = lumina("plan", "debug", COLUMNS="300")
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[local\n", "TOML"),
+        ("[locla]\n", "locla"),
+        ('[local]\nusd_per_hour = "free"\n', "free"),
+        ("[local]\nusd_per_hour = -1\n", "-1"),
+        ('[[prices]]\nprovider = "vastai"\n', "prices"),
+    ],
+)
+def test_a_malformed_configuration_is_named(lumina, text, named):
+    lumina.home.mkdir()
+    (lumina.home / "config.toml").write_text(text)
+    done = lumina("plan", "debug", COLUMNS="300")
+    assert done.returncode == 2, done.stderr
+    assert "config.toml" in flat(done.stderr)
+    assert named in flat(done.stderr)
+
+
+def test_data_without_text_is_refused_and_a_near_miss_is_named(lumina, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "image.bin").write_bytes(b"\0\1\2")
+    done = lumina("plan", "debug", "--data", tmp_path / "corpus", COLUMNS="300")
+    assert done.returncode == 2
+    assert "no text" in flat(done.stderr)
+    missed = lumina("plan", "debug", "--data", tmp_path / "corpsu", COLUMNS="300")
+    assert missed.returncode == 2
+    assert str(tmp_path / "corpus") in flat(missed.stderr)

@@ -1,0 +1,62 @@
+"""Caps are hard: each implies the other, and what could exceed one is refused."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumina_cloud.core.errors import RefusedError
+from lumina_cloud.runs import caps
+
+prices = st.decimals(min_value="0.01", max_value=50, places=2)
+sums = st.decimals(min_value="0.10", max_value=5000, places=2)
+
+
+@given(prices, sums)
+def test_a_cost_cap_implies_a_time_cap(price, cost):
+    cap = caps.cap_from(max_cost=cost, max_hours=None, usd_per_hour=price, plan_high=Decimal(1))
+    assert cap.usd == cost
+    assert abs(Decimal(cap.seconds) * price / 3600 - cost) <= price / 3600
+    assert Decimal(cap.seconds) * price / 3600 <= cost + Decimal("1e-9")
+
+
+@given(prices, st.floats(0.1, 1000))
+def test_a_time_cap_implies_a_cost_cap(price, hours):
+    cap = caps.cap_from(max_cost=None, max_hours=hours, usd_per_hour=price, plan_high=Decimal(1))
+    assert abs(cap.seconds - hours * 3600) < 1
+
+
+@given(prices, sums, st.floats(0.1, 1000))
+def test_the_tighter_cap_holds(price, cost, hours):
+    both = caps.cap_from(max_cost=cost, max_hours=hours, usd_per_hour=price, plan_high=Decimal(1))
+    only_cost = caps.cap_from(max_cost=cost, max_hours=None, usd_per_hour=price, plan_high=Decimal(1))
+    only_time = caps.cap_from(max_cost=None, max_hours=hours, usd_per_hour=price, plan_high=Decimal(1))
+    assert both.usd == min(only_cost.usd, only_time.usd)
+
+
+def test_with_neither_the_plans_high_is_the_cap():
+    assert caps.cap_from(max_cost=None, max_hours=None, usd_per_hour=Decimal(1), plan_high=Decimal(7)).usd == 7
+
+
+@given(sums, sums, sums)
+def test_what_could_cost_more_than_its_cap_is_refused(a, b, c):
+    low, mid, high = sorted((a, b, c))
+    cap = caps.Cap(usd=mid, seconds=1.0)
+    if high > mid:
+        with pytest.raises(RefusedError) as refused:
+            caps.refuse_beyond(cap, low=low, mid=mid, high=high)
+        offered = Decimal(refused.value.hint.split("--max-cost ")[1].split(")")[0])
+        caps.refuse_beyond(caps.Cap(usd=offered, seconds=1.0), low=low, mid=mid, high=high)
+    else:
+        caps.refuse_beyond(cap, low=low, mid=mid, high=high)
+
+
+@given(prices, sums, sums)
+def test_training_and_stopping_fit_under_the_cap(price, cap, spent):
+    try:
+        seconds = caps.seconds_left_on_box(cap, spent, price)
+    except RefusedError as refused:
+        assert "--max-cost" in refused.hint
+    else:
+        assert spent + Decimal(seconds + caps.GRACE_SECONDS) * price / 3600 <= cap + Decimal("1e-6")

@@ -1,0 +1,95 @@
+"""What is decided from what is known: nothing is rented twice, forgotten, or ended without being fetched."""
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumina_cloud.runs import states
+from lumina_cloud.runs.decide import Decision, Exit, Facts, Machine, decide, outcome
+
+exits = st.builds(
+    Exit, returncode=st.sampled_from([0, 1, 2, 3, 75, -9, -15]), reason=st.sampled_from(["finished", "stopped", "deadline", "crashed"])
+)
+facts = st.builds(
+    Facts,
+    run=st.sampled_from(get_args(states.RunState)),
+    stop_requested=st.booleans(),
+    rental=st.one_of(st.none(), st.sampled_from(get_args(states.RentalState))),
+    machine=st.sampled_from(get_args(Machine)),
+    booting_seconds=st.floats(0, 1000),
+    started=st.booleans(),
+    training=st.booleans(),
+    exit=st.one_of(st.none(), exits),
+)
+
+
+@given(facts)
+def test_money_is_only_spent_for_a_run_that_wants_a_machine(known):
+    decision = decide(known)
+    if decision.action in ("intend", "create"):
+        assert known.run == "provisioning"
+        assert not known.stop_requested
+        assert known.rental in (None, "ended", "lost", "intended", "creating")
+
+
+@given(facts)
+def test_a_create_follows_a_written_intent_and_an_intent_is_not_written_twice(known):
+    decision = decide(known)
+    if decision.action == "create":
+        assert known.rental in ("intended", "creating")
+    if decision.action == "intend":
+        assert known.rental in (None, "ended", "lost")
+
+
+@given(facts)
+def test_a_run_that_has_ended_is_left_alone(known):
+    if known.run in (*states.FINAL, "planned"):
+        assert decide(known) == Decision("nothing")
+
+
+@given(facts)
+def test_every_end_has_a_reason_of_the_closed_list_and_only_from_active_states(known):
+    decision = decide(known)
+    if decision.action in ("end", "abandon"):
+        assert decision.reason in states.REASONS
+        assert (known.run, "work_ended") in states.RUN_TABLE
+
+
+@given(facts)
+def test_an_exit_is_never_ignored_while_the_run_works(known):
+    if known.run in ("preparing", "training") and known.exit is not None:
+        assert decide(known) == Decision("end", outcome(known.exit))
+
+
+@given(facts)
+def test_the_trainer_is_started_once(known):
+    if known.started:
+        assert decide(known).action != "ship"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "said"),
+    [
+        (0, "finished", "finished"),
+        (0, "stopped", "finished"),
+        (75, "stopped", "stopped_by_user"),
+        (75, "deadline", "cap_reached"),
+        (2, "crashed", "trainer_refused"),
+        (3, "crashed", "loss_not_finite"),
+        (-9, "crashed", "trainer_crashed"),
+        (1, "crashed", "trainer_crashed"),
+    ],
+)
+def test_outcomes(code, reason, said):
+    assert outcome(Exit(code, reason)) == said
+
+
+def test_a_machine_that_never_comes_up_is_given_back():
+    assert decide(Facts(run="provisioning", rental="booting", machine="creating", booting_seconds=301)) == Decision("end", "boot_timeout")
+    assert decide(Facts(run="provisioning", rental="booting", machine="creating", booting_seconds=10)) == Decision("wait")
+
+
+def test_a_stop_before_the_machine_exists_looks_for_it_first():
+    assert decide(Facts(run="provisioning", rental="creating", stop_requested=True)).action == "abandon"
