@@ -30,6 +30,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "epochs": (0.0, 1e6),
     "expert_utilisation": (0.0, 1.0),
     "load_balance": (0.0, 1.0),
+    "skip_rate": (0.0, 1.0),
+    "predictor_precision": (0.0, 1.0),
+    "predictor_recall": (0.0, 1.0),
 }
 _COUNTS = ("step", "steps", "tokens")
 
