@@ -67,7 +67,7 @@ def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequ
 
 def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
     kept: dict[str, Any] = dict(record.request)
-    wanted = planning.MachineFilter(provider=kept.pop("provider", None), gpu=kept.pop("gpu", None))
+    wanted = planning.MachineFilter(provider=kept.pop("provider", None), gpu=kept.pop("gpu", None), count=kept.pop("count", None))
     archs = tuple(kept["archs"])
     best = record.result.get("recommendation")
     if len(archs) > 1:
@@ -114,7 +114,12 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
     elif largest is None:
         hint = "no preset fits it: take a larger GPU"
     else:
-        hint = f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch} --gpu {first.machine.gpu.name}"
+        machine = first.machine
+        several = f" --count {machine.count}" if machine.count > 1 else ""
+        hint = (
+            f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch} --gpu {machine.gpu.name}{several}"
+            "\na machine of several GPUs: --count 8"
+        )
     raise RefusedError(
         f"{first.model} {first.arch} does not fit {first.machine.count} x {first.machine.gpu.name}: "
         f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",

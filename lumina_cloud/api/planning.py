@@ -41,6 +41,20 @@ class MachineFilter:
 
     provider: str | None = None
     gpu: str | None = None
+    count: int | None = None
+    """GPUs in the machine."""
+
+    def narrowed(self, said: MachineFilter) -> MachineFilter:
+        """Return what to rent when `said` was typed over a plan's own filter.
+
+        Another provider's machines are other machines, so the plan's GPU is kept only where no provider was named. A GPU that is named
+        without a count means one of it: nobody who types `--gpu 4090` asks for a machine of eight.
+        """
+        if said.gpu is not None:
+            return MachineFilter(said.provider or self.provider, said.gpu, said.count or 1)
+        if said.provider is not None:
+            return said
+        return MachineFilter(self.provider, self.gpu, said.count or self.count)
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,9 @@ def machines(settings: Settings, wanted: MachineFilter) -> list[planner.Machine]
         for p in book.prices
     ]
     found.append(local_machine(settings.local_usd_per_hour))
-    return [m for m in found if wanted.provider in (None, m.provider) and gpu in (None, m.gpu.name)]
+    if wanted.count is not None and wanted.count < 1:
+        raise UsageError(f"--count is {wanted.count}, but must be at least 1", "e.g. --count 2")
+    return [m for m in found if wanted.provider in (None, m.provider) and gpu in (None, m.gpu.name) and wanted.count in (None, m.count)]
 
 
 def local_machine(usd_per_hour: Decimal) -> planner.Machine:
@@ -86,7 +102,7 @@ def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter)
     record = PlanRecord(
         plan_id=document.plan,
         created_at=session.clock.now(),
-        request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu},
+        request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu, "count": wanted.count},
         result=document.model_dump(mode="json"),
     )
     with session.ledger.transaction() as tx:
@@ -96,7 +112,8 @@ def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter)
 
 def no_price(wanted: MachineFilter) -> UsageError:
     """Return the error for machines that no price is known of."""
-    what = " ".join(part for part in (wanted.gpu, f"at {wanted.provider}" if wanted.provider else None) if part)
+    kind = f"{wanted.count} x {wanted.gpu or 'any GPU'}" if wanted.count else wanted.gpu
+    what = " ".join(part for part in (kind, f"at {wanted.provider}" if wanted.provider else None) if part)
     where = "which is this computer's CPU: leave out --gpu" if wanted.provider == "local" else "add one to config.toml ([[prices]])"
     return UsageError(f"no price is known for {what or 'any machine'}", f"leave out --gpu or --provider to see what there is, or {where}")
 

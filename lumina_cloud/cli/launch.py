@@ -20,6 +20,7 @@ def launch(
     arch: Annotated[str | None, typer.Option(help="dense, moe, mod or hybrid.")] = None,
     plan: Annotated[str | None, typer.Option(help="Launch this plan, by its id.")] = None,
     gpu: options.Gpu = None,
+    count: options.Count = None,
     provider: options.Provider = None,
     tokens: options.Tokens = None,
     unique_tokens: options.UniqueTokens = None,
@@ -52,12 +53,12 @@ def launch(
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
         limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
         with Lumina(Screen()) as lumina:
+            said = MachineFilter(provider=provider, gpu=gpu, count=count)
             if model is not None:
-                request, wanted = workload_request(model, given), MachineFilter(provider=provider, gpu=gpu)
+                request, wanted = workload_request(model, given), MachineFilter().narrowed(said)
             else:
-                base, asked = lumina.request_from_plan(plan)
-                request = narrowed_request(base, given)
-                wanted = MachineFilter(provider=provider or asked.provider, gpu=gpu or (asked.gpu if provider is None else None))
+                planned, asked = lumina.request_from_plan(plan)
+                request, wanted = narrowed_request(planned, given), asked.narrowed(said)
             prepared = lumina.prepare(request, wanted, limits)
             if dry_run:
                 _show_dry_run(prepared, as_json=json)

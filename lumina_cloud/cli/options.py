@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Gpu = Annotated[str | None, typer.Option(help="Only this GPU, e.g. 4090 or a100-80gb.")]
+Count = Annotated[int | None, typer.Option(help="Only machines with this many GPUs.")]
 Provider = Annotated[str | None, typer.Option(help="Only this provider: local, runpod, vastai or lambda.")]
 Tokens = Annotated[str | None, typer.Option(help="Tokens to train on in all: 1.5M, 20B, or chinchilla (20 a parameter).")]
 UniqueTokens = Annotated[str | None, typer.Option(help="Tokens of different text among them.")]

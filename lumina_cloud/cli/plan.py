@@ -16,6 +16,7 @@ def plan(
     model: Annotated[str, typer.Argument(help="debug, debug200m, b1 or b7.")],
     arch: Annotated[str, typer.Option(help="dense, moe, mod, hybrid or all.")] = "dense",
     gpu: options.Gpu = None,
+    count: options.Count = None,
     provider: options.Provider = None,
     tokens: options.Tokens = None,
     unique_tokens: options.UniqueTokens = None,
@@ -37,7 +38,7 @@ def plan(
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
         request = workload_request(model, given)
         with Lumina() as lumina:
-            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu)).document
+            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count)).document
         if json:
             output.emit(document)
         else:

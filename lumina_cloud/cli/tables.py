@@ -25,7 +25,7 @@ ROWS_PER_ARCH = 8
 
 def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
     """Return an empty table in the house's style; columns named in `right` hold figures."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
     rightward = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in rightward else "left", no_wrap=column in rightward)
@@ -173,7 +173,7 @@ def results(document: schema.ResultsDocument) -> list[RenderableType]:
     """Return planned beside actual, the files, and a sample of the model's text."""
     planned, actual = document.planned, document.actual
     title = f"{document.run}: {document.state}" + (f" ({document.reason_text})" if document.reason_text else "")
-    made = table(title, "", "planned", "actual", right=("planned", "actual"))
+    made = table("", "", "planned", "actual", right=("planned", "actual"))
     for name, of_plan, of_run in (
         ("time", _seconds(planned.seconds), _seconds(actual.seconds)),
         ("cost", _amount(planned.usd), _amount(actual.usd)),
@@ -182,7 +182,7 @@ def results(document: schema.ResultsDocument) -> list[RenderableType]:
         ("validation loss", _figure(planned.loss, ".3f"), _figure(actual.loss, ".3f")),
     ):
         made.add_row(name, of_plan, of_run)
-    parts: list[RenderableType] = [made]
+    parts: list[RenderableType] = [Text(title, style="bold"), made]
     if document.loss_first is not None and document.loss_last is not None:
         parts.append(Text(f"validation loss {document.loss_first:.3f} before the first step, {document.loss_last:.3f} after the last"))
     sample = document.details.get("sample")

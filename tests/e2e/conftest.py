@@ -76,7 +76,7 @@ TINY = ("--set", "seq_len=128", "--set", "d_model=64", "--set", "n_heads=1", "--
 """Overrides that make a debug model train in seconds."""
 
 
-def tiny_launch(arch="dense", tokens="32k", more=()):
+def tiny_launch(arch="dense", tokens="32768", more=()):
     """Return the arguments of a launch that trains for seconds."""
     batch = ("--tokens", tokens, "--global-batch", "1024", "--max-cost", "0.10")
     return ("launch", "debug", "--arch", arch, "--provider", "local", *batch, *TINY, "--yes", *more)

@@ -22,7 +22,7 @@ TOUR = [
     (["plan", "debug", "--epochs", "0"], 2, ["--epochs", "0"]),
     (["plan", "debug", "--tokens", "1M", "--unique-tokens", "1M", "--epochs", "2"], 2, ["--epochs", "leave one"]),
     (["plan", "debug", "--global-batch", "8000"], 2, ["8,000", "2,048", "6,144"]),
-    (["plan", "debug", "--set", "n_heads=3"], 2, ["3 heads", "128", "n_heads=2"]),
+    (["plan", "debug", "--set", "n_heads=3"], 2, ["3 heads", "128", "n_heads=1 or 2 or 4"]),
     (["plan", "debug", "--set", "d_modle=256"], 2, ["d_modle", "d_model"]),
     (["plan", "debug", "--set", "d_model"], 2, ["d_model", "seq_len=512"]),
     (["plan", "debug", "--set", "seq_len=long"], 2, ["seq_len", "long"]),

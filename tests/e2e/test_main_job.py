@@ -94,7 +94,7 @@ def test_a_trainer_killed_half_way_is_resumed_to_the_same_loss(lumina):
     whole = last_line(lumina(*tiny_launch(), "--follow", "--json"))
     expected = lumina.json("results", whole["run"])["loss_last"]
 
-    follower = lumina.start(*tiny_launch(tokens="32k"), "--follow", "--json")
+    follower = lumina.start(*tiny_launch(), "--follow", "--json")
     wait_for(lambda: step_of(lumina) >= 12)
     os.kill(wait_for(lambda: trainer_of(lumina)).pid, signal.SIGKILL)
     out, err = follower.communicate(timeout=120)
@@ -122,7 +122,7 @@ def test_a_killed_follower_harms_nothing_and_the_next_command_settles(lumina):
     follower.kill()
     follower.communicate()
     (name,) = run_names(lumina)
-    state = wait_for(lambda: next(r for r in lumina.json("status")["runs"] if r["state"] in ("succeeded", "failed", "stopped")))
+    state = wait_for(lambda: next((r for r in lumina.json("status")["runs"] if r["state"] in ("succeeded", "failed", "stopped")), None))
     assert (state["run"], state["state"]) == (name, "succeeded")
     assert lumina.processes() == []
 
