@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check pictures clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -25,6 +25,10 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# The terminal pictures in docs/pictures, from real output.
+pictures: setup
+	$(BIN)/python scripts/pictures.py
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -48,4 +48,4 @@ def plan(
 def _show(document: PlanDocument) -> None:
     from lumina_cloud.cli import tables
 
-    output.show(*tables.plan(document))
+    output.show(*tables.plan(document, width=output.console().width))

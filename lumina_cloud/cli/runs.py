@@ -100,7 +100,7 @@ def status(json: options.Json = False, debug: options.Debug = False) -> None:
         if json:
             output.emit(document)
         else:
-            output.show(*tables.status(document))
+            output.show(*tables.status(document, width=output.console().width))
 
 
 def costs(

@@ -22,26 +22,29 @@ if TYPE_CHECKING:
 ROWS_PER_ARCH = 8
 """Rows of a plan that a person is shown per architecture; `--json` has all."""
 
+WIDE = 116
+"""Columns of a terminal from which on a plan shows prices per hour and ranges of cost too."""
 
-def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
-    """Return an empty table in the house's style; columns named in `right` hold figures."""
+
+def table(title: str, *columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """Return an empty table in the house's style; columns named in `right` hold figures, those in `whole` are never wrapped."""
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
-    rightward = set(right)
+    rightward, unwrapped = set(right), {*right, *whole}
     for column in columns:
-        made.add_column(column, justify="right" if column in rightward else "left", no_wrap=column in rightward)
+        made.add_column(column, justify="right" if column in rightward else "left", no_wrap=column in unwrapped)
     return made
 
 
 # --- plan ----------------------------------------------------------------------------------------------------------------
 
 
-def plan(document: schema.PlanDocument) -> list[RenderableType]:
-    """Return a plan's answer, its table, the published rows beside it, and what to type next."""
+def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
+    """Return a plan's answer, its table, the published rows beside it, and what to type next, for a terminal of `width` columns."""
     parts: list[RenderableType] = [_answer(document), ""]
     for arch, rows in groupby(document.rows, key=lambda r: r.arch):
-        parts.append(_plan_table(document, arch, list(rows)))
+        parts.append(_plan_table(document, arch, list(rows), wide=width >= WIDE))
     if document.published:
-        parts.append(_published_table(document.published))
+        parts += _published(document.published)
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
     parts.append(_next_step(document))
     return parts
@@ -61,47 +64,54 @@ def _answer(document: schema.PlanDocument) -> Text:
     return text
 
 
-def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.PlanRow]) -> Table:
+def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.PlanRow], *, wide: bool) -> Table:
     work = next(w for w in document.workloads if w.arch == arch)
     title = (
         f"{work.model} {arch}: {units.count(work.parameters_active)} active parameters of {units.count(work.parameters_total)}, "
-        f"{units.count(work.tokens)} tokens, {work.steps:,} steps"
+        f"{units.count(work.tokens)} tokens, {work.steps:,} steps, loss {rows[0].loss.low:.2f}-{rows[0].loss.high:.2f}"
     )
-    figures = ("$/h", "GiB of", "tokens/s", "time", "cost", "loss")
-    made = table(title, "GPU", "from", "$/h", "fits", "GiB of", "tokens/s", "time", "cost", "loss", right=figures)
+    names = (
+        ("GPU", "from", "$/h", "fits", "GiB of", "tokens/s", "time", "cost")
+        if wide
+        else ("GPU", "from", "GiB of", "tokens/s", "time", "cost")
+    )
+    made = table(title, *names, right=("$/h", "GiB of", "tokens/s", "time", "cost"), whole=("GPU", "from", "fits"))
     ordered = sorted(rows, key=lambda r: (not r.fits, Decimal(r.usd.mid)))
     for r in ordered[:ROWS_PER_ARCH]:
-        made.add_row(
-            f"{r.count} x {r.gpu}",
-            r.provider + (" (interruptible)" if r.interruptible else ""),
-            _price(r.usd_per_hour),
-            Text("yes", style="green") if r.fits else Text("no", style="red"),
-            f"{r.memory_gib.mid:.1f} / {r.usable_memory_gib:.1f}",
-            units.count(r.tokens_per_second.mid),
-            _hours(r.hours),
-            _money(r.usd),
-            f"{r.loss.low:.2f}-{r.loss.high:.2f}",
-            style=None if r.fits else "dim",
-        )
+        cells = _plan_cells(r, wide=wide)
+        made.add_row(*(cells[name] for name in names), style=None if r.fits else "dim")
+    notes = ["* interruptible"] if any(r.interruptible for r in ordered[:ROWS_PER_ARCH]) else []
     if len(ordered) > ROWS_PER_ARCH:
-        made.caption = f"and {len(ordered) - ROWS_PER_ARCH} more: --json shows all"
+        notes.append(f"and {len(ordered) - ROWS_PER_ARCH} more machines: --json shows all")
+    made.caption, made.caption_justify = "; ".join(notes) or None, "left"
     return made
 
 
-def _published_table(rows: list[schema.Published]) -> Table:
+def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
+    """Return what a row can show, by column."""
+    memory = f"{r.memory_gib.mid:.1f} / {r.usable_memory_gib:.1f}"
+    tight = f"{r.memory_gib.mid:.0f} / {r.usable_memory_gib:.0f}"
+    return {
+        "GPU": f"{r.count} x {r.gpu}",
+        "from": r.provider + ("*" if r.interruptible else ""),
+        "$/h": _price(r.usd_per_hour),
+        "fits": Text("yes", style="green") if r.fits else Text("no", style="red"),
+        "GiB of": memory if wide else tight if r.fits else Text(f"no: {tight}", style="red"),
+        "tokens/s": units.count(r.tokens_per_second.mid),
+        "time": _hours(r.hours),
+        "cost": _money(r.usd) if wide else money.show(Decimal(r.usd.mid), cents=Decimal(r.usd.mid) < 1000),
+    }
+
+
+def _published(rows: list[schema.Published]) -> list[RenderableType]:
+    """Return the published rows, and under them the checks that each fails."""
     figures = ("loss", "hours", "GB", "tokens/s", "$")
-    made = table("published (shown, never used)", "model", "loss", "hours", "GB", "tokens/s", "$", "checks that it fails", right=figures)
+    made = table("published (shown, never used)", "model", *figures, "hardware", right=figures, whole=("model",))
     for p in rows:
-        made.add_row(
-            f"{p.model} {p.arch}",
-            f"{p.loss:g}",
-            f"{p.hours:.3g}",
-            f"{p.vram_gb:g}",
-            f"{p.tokens_per_second:,.0f}",
-            p.usd,
-            Text("; ".join(p.fails) or "none", style="yellow" if p.fails else ""),
-        )
-    return made
+        hours = f"{p.hours:.3g}"
+        made.add_row(f"{p.model} {p.arch}", f"{p.loss:g}", hours, f"{p.vram_gb:g}", f"{p.tokens_per_second:,.0f}", p.usd, p.hardware)
+    failed = [Text(f"✗ {p.model} {p.arch}: {fail}", style="yellow") for p in rows for fail in p.fails]
+    return [made, *failed, ""]
 
 
 def _next_step(document: schema.PlanDocument) -> Text:
@@ -143,30 +153,37 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
 STATE_STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow"}
 
 
-def status(document: schema.StatusDocument) -> list[RenderableType]:
-    """Return runs, newest first, and the rentals that may cost money."""
+def status(document: schema.StatusDocument, *, width: int) -> list[RenderableType]:
+    """Return runs, newest first, and the rentals that may cost money, for a terminal of `width` columns."""
     if not document.runs:
         return [Text("no runs yet"), Text("next: lumina plan debug --arch all", style="dim")]
-    figures = ("step", "loss", "spent", "cap")
-    made = table("runs", "run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about", right=figures)
+    names = ("run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about")
+    if width < WIDE:
+        names = ("run", "state", "step", "loss", "spent", "cap", "ends about")
+    made = table("runs", *names, right=("step", "loss", "spent", "cap"), whole=("run", "state"))
     for r in document.runs:
-        made.add_row(
-            r.run,
-            Text(r.state, style=STATE_STYLES.get(r.state, "cyan")),
-            f"{r.provider} {r.gpu}",
-            _time(r.started_at),
-            f"{r.step:,}/{r.steps:,}" if r.step and r.steps else "-",
-            f"{r.loss:.3f}" if r.loss is not None else "-",
-            money.show(Decimal(r.usd_spent)),
-            money.show(Decimal(r.usd_cap)),
-            _time(r.estimated_end or r.ended_at),
-        )
+        cells = _status_cells(r)
+        made.add_row(*(cells[name] for name in names))
     if not document.rentals:
         return [made, Text("nothing is rented now", style="green")]
     rented = table("rented now", "rental", "provider", "instance", "state")
     for rental in document.rentals:
         rented.add_row(rental.rental, rental.provider, rental.instance or "-", rental.state)
     return [made, rented, Text("next: lumina logs -f last    or    lumina stop last", style="dim")]
+
+
+def _status_cells(r: schema.RunStatus) -> dict[str, RenderableType]:
+    return {
+        "run": r.run,
+        "state": Text(r.state, style=STATE_STYLES.get(r.state, "cyan")),
+        "where": f"{r.provider} {r.gpu}",
+        "since": _time(r.started_at),
+        "step": f"{r.step:,}/{r.steps:,}" if r.step and r.steps else "-",
+        "loss": f"{r.loss:.3f}" if r.loss is not None else "-",
+        "spent": money.show(Decimal(r.usd_spent)),
+        "cap": money.show(Decimal(r.usd_cap)),
+        "ends about": _time(r.estimated_end or r.ended_at),
+    }
 
 
 def results(document: schema.ResultsDocument) -> list[RenderableType]:

@@ -53,8 +53,10 @@ def text(amount: Decimal) -> str:
     return f"{whole}.{fraction.ljust(2, '0')}"
 
 
-def show(amount: Decimal) -> str:
-    """Return an amount for a person: `$0.0017` below a cent, else `$1,234.50`."""
+def show(amount: Decimal, *, cents: bool = True) -> str:
+    """Return an amount for a person: `$0.0017` below a cent, else `$1,234.50`, or `$1,235` without `cents`."""
+    if not cents:
+        return f"${amount.quantize(Decimal(1), ROUND_HALF_UP):,}"
     if amount and abs(amount) < CENT:
         return f"${amount:.4f}"
     return f"${amount.quantize(CENT, ROUND_HALF_UP):,}"

@@ -27,7 +27,7 @@ def n_bytes(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time: `47 s`, `12 min`, `5.8 h`, `2.2 days`."""
+    """Return a span of time: `47 s`, `12 min`, `5.8 h`, `2.2 days`, `185 days`, `12 years`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
@@ -35,5 +35,6 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     if seconds < 2 * 365 * 86400:
-        return f"{seconds / 86400:,.1f} days"
+        days = seconds / 86400
+        return f"{days:.1f} days" if days < 100 else f"{days:.0f} days"
     return f"{seconds / (365 * 86400):,.0f} years"
