@@ -157,9 +157,9 @@ def status(document: schema.StatusDocument, *, width: int) -> list[RenderableTyp
     """Return runs, newest first, and the rentals that may cost money, for a terminal of `width` columns."""
     if not document.runs:
         return [Text("no runs yet"), Text("next: lumina plan debug --arch all", style="dim")]
-    names = ("run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about")
+    names = ["run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about"]
     if width < WIDE:
-        names = ("run", "state", "step", "loss", "spent", "cap", "ends about")
+        names = [name for name in names if name not in ("where", "since")]
     made = table("runs", *names, right=("step", "loss", "spent", "cap"), whole=("run", "state"))
     for r in document.runs:
         cells = _status_cells(r)
