@@ -5,6 +5,9 @@ The ledger is the same before and after.
 
 import json
 import os
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
 
 import pytest
 
@@ -128,6 +131,54 @@ def test_a_home_that_cannot_be_written_is_named(lumina):
     done = lumina("plan", "debug", COLUMNS="300")
     assert done.returncode == 6
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def small_disk(lumina):
+    """A disk of one mebibyte as the home of this ledger."""
+    lumina.home.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", lumina.home], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield lumina.home
+    subprocess.run(["umount", "-l", lumina.home], check=True)
+
+
+def test_a_full_disk_is_named_and_the_ledger_stays_whole(lumina, small_disk):
+    kept = lumina.json("plan", "debug")["plan"]
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
+    for _ in range(6):
+        # What SQLite has set aside may hold a plan or two more.
+        done = lumina("plan", "debug", "--arch", "all", COLUMNS="300")
+        assert done.returncode in (0, 6), done.stderr
+        assert "Traceback" not in done.stderr
+    assert done.returncode == 6
+    assert "disk" in flat(done.stderr)
+    (small_disk / "filler").unlink()
+    assert lumina("plan", "debug").returncode == 0
+    with closing(sqlite3.connect(lumina.home / "ledger.db")) as ledger:
+        assert ledger.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert (kept,) in ledger.execute("select plan_id from plans").fetchall()
+
+
+def test_nothing_is_rented_while_the_disk_is_too_small_for_results(lumina, small_disk):
+    done = lumina("launch", "debug", "--provider", "local", "--tokens", "1.5M", "--global-batch", "8192", "--yes", COLUMNS="300")
+    assert done.returncode == 6, done.stderr
+    assert "64 MiB" in flat(done.stderr)
+    assert lumina.json("status") == {"runs": [], "rentals": []}
+
+
+def test_a_locked_ledger_is_named(lumina):
+    lumina.json("status")
+    with closing(sqlite3.connect(lumina.home / "ledger.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        done = lumina("plan", "debug", COLUMNS="300")
+        other.execute("rollback")
+    assert done.returncode == 6, done.stderr
+    assert "locked" in flat(done.stderr) or "busy" in flat(done.stderr)
+    assert lumina("plan", "debug").returncode == 0
 
 
 @pytest.mark.parametrize(
