@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check pictures clean
+.PHONY: setup demo test check docs pictures clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -25,6 +25,10 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# Pages that are written by a command.
+docs: setup
+	$(BIN)/python scripts/published_benchmark.py
 
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup

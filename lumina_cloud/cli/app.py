@@ -9,6 +9,7 @@ import typer
 
 from lumina_cloud import __version__
 from lumina_cloud.cli import output
+from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
@@ -22,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, launch, status, logs, stop, resume, results, costs, report):
+for verb in (plan, launch, status, logs, stop, resume, results, costs, report, audit):
     app.command()(verb)
 
 

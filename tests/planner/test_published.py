@@ -1,13 +1,9 @@
 """The published rows come back unchanged, each with what speaks against it in numbers."""
 
 import re
-from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 
-from lumina_cloud.catalog import benchmarks
-from lumina_cloud.planner import published as p
 from lumina_cloud.planner.published import published
 from trainer.config import ARCHS, MODELS
 
@@ -62,7 +58,7 @@ def test_every_large_row_contradicts_its_own_speed_the_peak_its_price_and_its_ba
         (("debug200m", "mod"), ("6B total", "depth routing adds no parameters")),
         (("debug200m", "hybrid"), ("ratio of 30", "1.7 bytes")),
         (("debug", "dense"), ("365,000", "178.2 sequences")),
-        (("b1", "mod"), ("named the fastest", "8 min")),
+        (("b1", "mod"), ("named the best in training time", "8 min")),
     ],
     ids=lambda value: "-".join(value) if len(value) == 2 else "",
 )
@@ -77,36 +73,3 @@ def test_what_agrees_is_not_said_to_fail():
         assert not any("perplexity" in f for f in row.fails), key
         if key[0].startswith("debug"):
             assert not any("tokens/s take" in f or "cost" in f for f in row.fails), key
-
-
-def test_the_machine_with_a_row_that_is_possible_finds_nothing():
-    document = benchmarks.load()
-    row = next(r for r in document.rows if (r.model, r.arch) == ("b1", "dense"))
-    possible = replace(
-        row,
-        tokens_per_second=12_000,
-        time=20e9 / 12_000 / 3600,
-        usd=Decimal("157.41"),
-        grad_accum=64,
-        effective_batch_tokens=524_288,
-    )
-    found = [f for check in p.CHECKS for f in check(document, possible)]
-    # The breakdown is of the published row.
-    assert [f for f in found if "add up" not in f] == []
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"ppl": 20.0}, "perplexity"),
-        ({"usd": Decimal("9.99")}, "cost"),
-        ({"skip_rate_percent": 70.0, "capacity": 0.5}, "skipped"),
-        ({"vram_gb": 7.0}, "bytes each"),
-    ],
-)
-def test_each_check_sees_its_own_contradiction(change, said):
-    document = benchmarks.load()
-    row = next(r for r in document.rows if (r.model, r.arch) == ("b1", "dense"))
-    before = {f for check in p.CHECKS for f in check(document, row)}
-    after = {f for check in p.CHECKS for f in check(document, replace(row, **change))}
-    assert any(said in f for f in after - before)

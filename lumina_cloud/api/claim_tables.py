@@ -1,0 +1,227 @@
+"""A user's own table of claims, read from CSV or TOML for `lumina audit FILE`.
+
+One row a claim; every column may be missing or empty. Figures are taken as people write them: `96,000`, `20B`, `$1.97`, `8 min`,
+`2.2 days`, `2x A100 80GB`. A TOML file has the same columns in `[[rows]]`, and `[[breakdowns]]` with `row`, `total_hours`, `part_hours`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tomllib
+from dataclasses import fields
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, get_args
+
+from lumina_cloud.core import untrusted
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.planner.claims import Claim, Claims, Measure, Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "row": ("name",),
+    "model": ("size",),
+    "arch": ("architecture",),
+    "tokens": ("training_tokens", "total_tokens"),
+    "tokens_per_second": ("tokens_s", "tok_s", "tokens_sec", "throughput", "speed"),
+    "hours": ("time", "training_time", "time_hours", "time_h"),
+    "usd": ("cost", "cost_usd", "total_usd"),
+    "usd_per_hour": ("price", "price_per_hour", "usd_h", "hourly"),
+    "usd_per_billion_tokens": ("cost_per_billion", "cost_per_1b_tokens", "cost_per_token", "usd_per_1b_tokens"),
+    "provider": (),
+    "gpu": ("hardware", "card"),
+    "gpus": ("count", "n_gpus", "gpu_count"),
+    "vram_gb": ("memory_gb", "vram", "peak_vram", "memory", "peak_memory_gb"),
+    "active_parameters": ("active", "parameters_active", "params_active", "active_params"),
+    "total_parameters": ("total", "parameters_total", "params_total", "total_params", "parameters", "params"),
+    "n_experts": ("experts",),
+    "top_k": ("topk",),
+    "loss": ("final_loss",),
+    "ppl": ("perplexity", "final_ppl"),
+    "seq_len": ("sequence_length", "seq", "sequence"),
+    "micro_batch": ("batch_size", "micro_batch_size"),
+    "grad_accum": ("gradient_accumulation", "accumulation", "grad_accumulation"),
+    "batch_tokens": ("global_batch", "global_batch_tokens", "effective_batch", "tokens_per_batch"),
+    "capacity": ("mod_capacity",),
+    "skip_rate_percent": ("skip_rate",),
+    "flops_reduction_percent": ("flops_reduction",),
+    "loss_vs_dense_percent": (),
+    "hours_vs_dense_percent": ("time_vs_dense_percent",),
+    "tokens_per_second_vs_dense_percent": ("speed_vs_dense_percent",),
+    "usd_vs_dense_percent": ("cost_vs_dense_percent",),
+    "winner": ("best_in",),
+    "part_hours": ("breakdown", "parts"),
+}
+"""Columns of a table, and other names that they are understood by."""
+
+_BY_NAME = {alias: name for name, aliases in COLUMNS.items() for alias in (name, *aliases)}
+_TEXTS = ("row", "model", "arch", "provider")
+_COUNTS = ("gpus", "n_experts", "top_k", "seq_len", "micro_batch", "grad_accum", "batch_tokens")
+_MONEY = ("usd", "usd_per_hour", "usd_per_billion_tokens")
+_WINNERS: dict[str, Measure] = {"quality": "loss", "fastest": "hours", "time": "hours", "speed": "tokens_per_second", "cost": "usd"}
+_WINNERS.update({"cheapest": "usd", "budget": "usd", **{m: m for m in get_args(Measure)}})
+MAX_BYTES = 16 << 20
+
+
+def read(path: Path) -> tuple[Claims, tuple[str, ...]]:
+    """Return the claims of a file, and the columns in it that are not understood.
+
+    Raises UsageError for a file that cannot be read, is neither CSV nor TOML, or has a figure that is no figure.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} has {path.stat().st_size:,} bytes: that is no table of claims", "one row a training run")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "lumina audit takes a CSV or TOML file") from error
+    rows, breakdowns = _toml(text, path) if path.suffix.lower() == ".toml" else (_csv(text, path), [])
+    ignored: dict[str, None] = {}
+    claims, parts = [], [_parts(raw, path) for raw in breakdowns]
+    for number, raw in enumerate(rows, 1):
+        known = {}
+        for column, value in raw.items():
+            name = _BY_NAME.get(_plain(column))
+            if name is None:
+                ignored[untrusted.line(column, 60)] = None
+            elif value not in (None, "", "-"):
+                known[name] = value
+        claim, own_parts = _claim(known, f"{path} row {number}", number)
+        claims.append(claim)
+        parts += own_parts
+    return Claims(tuple(claims), tuple(parts)), tuple(ignored)
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
+
+
+def _csv(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True, restkey="(more)", restval=""))
+    except csv.Error as error:
+        raise UsageError(f"{path} is not valid CSV: {error}", _hint()) from error
+    known = {name for row in rows[:1] for name in row if _plain(name) in _BY_NAME}
+    if not known:
+        raise UsageError(f"{path} has no row with a column that is known", _hint())
+    return [{k: v for k, v in row.items() if isinstance(v, str)} for row in rows]
+
+
+def _toml(text: str, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", "rows as [[rows]] tables") from error
+    parts = []
+    for name in ("rows", "breakdowns"):
+        found = table.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            raise UsageError(f"{path}: {name} is no list of tables", f"one claim a table: [[{name}]]")
+        parts.append(found)
+    if not parts[0] and not parts[1]:
+        raise UsageError(f"{path} has no [[rows]] and no [[breakdowns]]", _hint())
+    return parts[0], parts[1]
+
+
+def _hint() -> str:
+    return f"columns: {', '.join(COLUMNS)}"
+
+
+def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list[Parts]]:
+    values: dict[str, Any] = {name: untrusted.line(raw[name], 120) for name in _TEXTS if name in raw}
+    values["arch"] = values.get("arch", "").lower()
+    values.setdefault("row", "/".join(p for p in (values.get("model", ""), values["arch"]) if p) or f"row {number}")
+    if "gpu" in raw:
+        times, values["gpu"] = _machine(str(raw["gpu"]))
+        values["gpus"] = times
+    plain = {f.name for f in fields(Claim)} - {"row", "gpu", "against_dense", "winner", *_TEXTS}
+    for name in plain & raw.keys():
+        if name in _MONEY:
+            values[name] = _money(raw[name], f"{where}: {name}")
+        elif name == "hours":
+            values[name] = _hours(raw[name], f"{where}: {name}")
+        elif name in _COUNTS:
+            values[name] = _count(raw[name], f"{where}: {name}")
+        else:
+            values[name] = _number(raw[name], f"{where}: {name}")
+    values["against_dense"] = tuple(
+        (measure, _number(raw[f"{measure}_vs_dense_percent"], f"{where}: {measure}_vs_dense_percent", signed=True))
+        for measure in get_args(Measure)
+        if f"{measure}_vs_dense_percent" in raw
+    )
+    if "winner" in raw:
+        values["winner"] = tuple(_winner(part, where) for part in re.split(r"[,;+ ]+", str(raw["winner"]).strip().lower()) if part)
+    claim = Claim(**values)
+    parts = []
+    if "part_hours" in raw and claim.hours is not None:
+        listed = raw["part_hours"] if isinstance(raw["part_hours"], list) else re.split(r"[;+]", str(raw["part_hours"]))
+        parts.append(Parts(f"breakdown/{claim.row}", claim.hours, tuple(_hours(p, f"{where}: part_hours") for p in listed)))
+    return claim, parts
+
+
+def _parts(raw: Mapping[str, Any], path: Path) -> Parts:
+    listed = raw.get("part_hours")
+    if "total_hours" not in raw or not isinstance(listed, list):
+        raise UsageError(f"{path}: a breakdown needs total_hours and part_hours", "part_hours = [1.9, 1.8, 0.2]")
+    where = f"{path}: breakdowns"
+    return Parts(
+        f"breakdown/{untrusted.line(raw.get('row', ''), 120)}", _hours(raw["total_hours"], where), tuple(_hours(p, where) for p in listed)
+    )
+
+
+def _winner(word: str, where: str) -> Measure:
+    if word not in _WINNERS:
+        raise UsageError(f"{where}: winner is {untrusted.line(word, 40)!r}", f"known: {', '.join(sorted(_WINNERS))}")
+    return _WINNERS[word]
+
+
+def _machine(text: str) -> tuple[int, str]:
+    """Return number and kind of GPUs: `2x A100 80GB` is (2, "A100 80GB")."""
+    found = re.fullmatch(r"\s*(\d{1,4})\s*[x*]\s*(.+)", text, re.IGNORECASE)
+    return (int(found[1]), untrusted.line(found[2].strip(), 60)) if found else (1, untrusted.line(text.strip(), 60))
+
+
+# --- figures as people write them ----------------------------------------------------------------------------------------
+
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_NUMBER = re.compile(r"[~$\s]*([+-]?[\d_,]*\.?\d+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT]?)\s*(?:%|gb|gib|tokens(?:/s)?)?\s*", re.IGNORECASE)
+_TIMES = {"s": 1 / 3600, "sec": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hour": 1.0, "hr": 1.0, "d": 24.0, "day": 24.0}
+_TIME = re.compile(r"[~\s]*([\d_,]*\.?\d+)\s*([a-z]*?)s?\s*(?:\(.*\))?\s*", re.IGNORECASE)
+
+
+def _number(raw: Any, where: str, *, signed: bool = False) -> float:
+    found = _NUMBER.fullmatch(str(raw)) if not isinstance(raw, bool) else None
+    number = float(found[1].replace(",", "").replace("_", "")) * _SCALES[found[2].lower()] if found else float("nan")
+    if not (abs(number) < 1e30 and (number > 0 or signed)):
+        raise UsageError(
+            f"{where} is {untrusted.line(raw, 60)!r}, no figure above zero", "as in 96,000 or 20B; leave it empty where nothing is claimed"
+        )
+    return number
+
+
+def _count(raw: Any, where: str) -> int:
+    number = _number(raw, where)
+    if number != int(number):
+        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no whole number", "as in 4 or 524,288")
+    return int(number)
+
+
+def _money(raw: Any, where: str) -> Decimal:
+    try:
+        amount = Decimal(str(raw).replace("$", "").replace(",", "").replace("/h", "").strip())
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not (amount.is_finite() and 0 < amount < Decimal("1e12")):
+        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no amount in dollars", "as in 1.97 or $1.97")
+    return amount
+
+
+def _hours(raw: Any, where: str) -> float:
+    found = _TIME.fullmatch(str(raw)) if not isinstance(raw, bool) else None
+    unit = found[2].lower() if found else ""
+    if found is None or (unit and unit not in _TIMES):
+        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no time", "in hours, or as in 8 min or 2.2 days")
+    return float(found[1].replace(",", "").replace("_", "")) * _TIMES.get(unit, 1.0)
