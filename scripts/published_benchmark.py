@@ -15,13 +15,13 @@ HEAD = """# The published benchmark
 
 <!-- Written by scripts/published_benchmark.py (make docs). Do not edit. -->
 
-The document that Lumina starts from is kept whole as data (`lumina_cloud/catalog/data/benchmarks.toml`), is shown as `published` beside our own
-figures, and decides nothing: most of it contradicts itself or physics. `lumina audit` checks all of it, or a table of your own
+The document that Lumina starts from is kept whole as data (`lumina_cloud/catalog/data/benchmarks.toml`), is shown as `published` beside
+our own figures, and decides nothing: most of it contradicts itself or physics. `lumina audit` checks all of it, or a table of your own
 (`lumina audit FILE.csv`; `lumina audit --columns` lists what a table may have), and leaves with exit code 1 when it finds something.
 
 Every doubt is decided in the claim's favour: two statements of one thing may differ by 10 %, memory is held against 8 bytes a parameter
-(AdamW entirely in bf16; mixed precision takes 16), FLOPs are 6 per active parameter and token without attention, and depth routing takes off
-what the row says.
+(AdamW entirely in bf16; mixed precision takes 16), FLOPs are 6 per active parameter and token without attention, and depth routing takes
+off what the row says.
 """
 
 
