@@ -19,13 +19,14 @@ from lumina_cloud.api import launching, planning, schema, settings, views
 from lumina_cloud.api.following import Follower
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, UsageError
+from lumina_cloud.core.errors import LedgerError, ProviderError, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.remote.local_box import LocalBox
 from lumina_cloud.runs.context import Context, Silent
 from lumina_cloud.runs.controller import Controller
 from lumina_cloud.runs.states import ACTIVE
 from providers import registry
+from providers.contract import LocalAddress
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -78,7 +79,12 @@ class Lumina:
         """Return a provider's client. Raises UsageError for an unknown name."""
         if name not in self._providers:
             self._providers[name] = registry.connect(
-                name, home=self.settings.home, local_usd_per_hour=self.settings.local_usd_per_hour, clock=self.clock, env=os.environ
+                name,
+                home=self.settings.home,
+                local_usd_per_hour=self.settings.local_usd_per_hour,
+                clock=self.clock,
+                env=os.environ,
+                urls=self.settings.urls,
             )
         return self._providers[name]
 
@@ -206,6 +212,8 @@ class Lumina:
 
 
 def _open_box(address: Address) -> Box:
+    if not isinstance(address, LocalAddress):
+        raise ProviderError(f"this release has no way to a machine at {address.host}", "end it: lumina stop RUN")
     return LocalBox(address.folder)
 
 
