@@ -166,7 +166,7 @@ def base_url(cloud: Cloud, env: Mapping[str, str], setting: str | None = None) -
     Raises UsageError for what is no address, and for one that would send the key unencrypted over a network.
     """
     where = cloud.url_variable if env.get(cloud.url_variable, "").strip() else f"[{cloud.name}] url in config.toml"
-    given = (env.get(cloud.url_variable, "").strip() or setting or cloud.url).rstrip("/")
+    given = (env.get(cloud.url_variable, "").strip() or setting or cloud.url).rstrip("/").removesuffix("/api/v1")
     try:
         parts = urlsplit(given)
         host, _port = parts.hostname, parts.port

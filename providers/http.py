@@ -213,7 +213,7 @@ class Http:
 
     def _body(self, response: httpx.Response, call: Call, deadline: float) -> bytes:
         parts, size = [], 0
-        for part in response.iter_raw():
+        for part in response.iter_bytes():
             parts.append(part)
             size += len(part)
             if self.clock.monotonic() > deadline:
