@@ -50,6 +50,9 @@ CREATE_SECONDS = 60.0
 TOTAL_SECONDS = 40.0
 """After that long nothing is repeated, and no turn is waited for any more."""
 
+MARKET_SECONDS = 15.0
+"""The same for a market, which somebody sits and waits for: one that is down is a footnote."""
+
 ATTEMPTS = 4
 MAX_BYTES = 32 << 20
 
@@ -76,6 +79,8 @@ class Call:
     seconds: float = ATTEMPT_SECONDS
     anonymous: bool = False
     """Sent without the key."""
+    patience: float = TOTAL_SECONDS
+    """After that long nothing is repeated."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class Http:
 
         `read` raises for a reply that is no success. RateLimited and ProviderDown are tried again while there is time.
         """
-        give_up = self.clock.monotonic() + TOTAL_SECONDS
+        give_up = self.clock.monotonic() + call.patience
 
         def again(error: Exception) -> bool | float:
             left = give_up - self.clock.monotonic()

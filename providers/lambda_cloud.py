@@ -26,7 +26,7 @@ from providers import lambda_replies as wire
 from providers import startup
 from providers.contract import TAG_PREFIX, Instance, Offer
 from providers.gpu_names import from_lambda
-from providers.http import CREATE_SECONDS, Answer, Call, refusal
+from providers.http import CREATE_SECONDS, MARKET_SECONDS, Answer, Call, refusal
 from providers.rate import Limit
 from providers.replies import read_rows
 
@@ -65,7 +65,15 @@ class LambdaCloud:
         """Return every kind of machine in every region that has one now."""
         if query.interruptible is True or query.min_reliability is not None:
             return []
-        call = Call("search", "the list of instance types", "GET", "/api/v1/instance-types", limits=(_REQUEST,))
+        call = Call(
+            "search",
+            "the list of instance types",
+            "GET",
+            "/api/v1/instance-types",
+            limits=(_REQUEST,),
+            seconds=8.0,
+            patience=MARKET_SECONDS,
+        )
 
         def rows(answer: Answer) -> list[wire.TypeWithCapacity]:
             return read_rows(_understood(answer).read(wire.Types).data.values(), wire.TypeWithCapacity, TITLE, call.what)

@@ -30,7 +30,7 @@ from providers import runpod_replies as wire
 from providers import startup
 from providers.contract import TAG_PREFIX, BoxKey, Charge, Instance, Offer
 from providers.gpu_names import from_runpod, to_runpod
-from providers.http import CREATE_SECONDS, LOOK_UP, Answer, Call, Retired, refusal
+from providers.http import CREATE_SECONDS, LOOK_UP, MARKET_SECONDS, Answer, Call, Retired, refusal
 from providers.rate import Limit
 from providers.replies import read, read_rows
 
@@ -91,7 +91,9 @@ class RunPod:
         params = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud, "count": str(count)}
         if query.min_cuda is not None:
             params["minCudaVersion"] = query.min_cuda
-        call = Call("search", "the catalog of GPUs", "GET", "/v2/catalog/gpus", params=params, limits=(_READ,))
+        call = Call(
+            "search", "the catalog of GPUs", "GET", "/v2/catalog/gpus", params=params, limits=(_READ,), seconds=8.0, patience=MARKET_SECONDS
+        )
         return self._http.ask(call, lambda a: read_rows(_understood(a).read(wire.Catalog).gpus, wire.GpuType, TITLE, call.what))
 
     # --- create ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from providers import startup
 from providers import vastai_replies as wire
 from providers.contract import TAG_PREFIX, BoxKey, Charge, Instance, Offer
 from providers.gpu_names import to_vastai
-from providers.http import CREATE_SECONDS, Answer, Call, Retired, refusal, retry_after
+from providers.http import CREATE_SECONDS, MARKET_SECONDS, Answer, Call, Retired, refusal, retry_after
 from providers.rate import Limit
 from providers.replies import read_rows
 
@@ -109,7 +109,14 @@ class VastAi:
 
     def _search(self, query: OfferQuery, *, bid: bool, floor: Decimal | None) -> list[wire.Ask]:
         call = Call(
-            "search", "a search for offers", "POST", "/api/v0/bundles/", body=_filters(query, bid=bid, floor=floor), limits=(_SEARCH,)
+            "search",
+            "a search for offers",
+            "POST",
+            "/api/v0/bundles/",
+            body=_filters(query, bid=bid, floor=floor),
+            limits=(_SEARCH,),
+            seconds=8.0,
+            patience=MARKET_SECONDS,
         )
 
         def rows(answer: Answer) -> list[wire.Ask]:
