@@ -370,6 +370,11 @@ def check(config: RunConfig) -> None:
     _check_engine(config)
 
 
+_MOST = {"n_layers": 10_000, "d_model": 1 << 20, "d_ff": 1 << 22, "d_expert": 1 << 22, "vocab": 1 << 24, "n_experts": 1 << 14}
+_MOST |= {"n_heads": 1 << 14, "n_kv_heads": 1 << 14, "seq_len": 1 << 26, "n_gpus": 1 << 20, "d_predictor": 1 << 20}
+"""Beyond these a typing error is certain."""
+
+
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
     may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip"}
@@ -379,6 +384,9 @@ def _check_numbers(config: RunConfig) -> None:
             value = getattr(part, f.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
+            most = _MOST.get(f.name, 10**18)
+            if value > most:
+                raise ConfigError(f.name, value, f"{f.name} is {value:,}, beyond anything that can be trained", f"take at most {most:,}")
             if value < 0 or (value == 0 and f.name not in may_be_zero):
                 raise ConfigError(
                     f.name, value, f"{f.name} is {value}, but must be positive", f"e.g. the preset's own: leave out --set {f.name}"

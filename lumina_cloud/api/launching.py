@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.api import planning, schema
 from lumina_cloud.core import money
-from lumina_cloud.core.errors import RefusedError, UsageError
+from lumina_cloud.core.errors import NoCapacity, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
 from lumina_cloud.runs import caps
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
 from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
+from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -127,10 +128,11 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
     else:
         machine = first.machine
         several = f" --count {machine.count}" if machine.count > 1 else ""
-        hint = (
-            f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch} --gpu {machine.gpu.name}{several}"
-            "\na machine of several GPUs: --count 8"
-        )
+        where = f" --provider {wanted.provider}" if wanted.provider else ""
+        kind = "" if machine.provider == "local" else f" --gpu {machine.gpu.name}{several}"
+        hint = f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch}{where}{kind}"
+        if machine.provider != "local":
+            hint += "\na machine of several GPUs: --count 8"
     raise RefusedError(
         f"{first.model} {first.arch} does not fit {first.machine.count} x {first.machine.gpu.name}: "
         f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",
@@ -216,8 +218,16 @@ def resumed_cap(run: RunRecord, limits: Limits, spent: Decimal) -> caps.Cap:
     return caps.Cap(cap, caps.seconds_for(cap, run.usd_per_hour))
 
 
+def at_todays_price(session: Session, run: RunRecord) -> RunRecord:
+    """Return the run with what its kind of machine costs now. Raises NoCapacity when there is none."""
+    offers = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count))
+    if not offers:
+        raise NoCapacity(f"{run.provider} offers no {run.count} x {run.gpu} now", "try again later: the run and its checkpoint are kept")
+    return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offers))
+
+
 def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> None:
-    """Take up a failed or stopped run again. Raises UsageError, RefusedError, LedgerError."""
+    """Take up a failed or stopped run again, at its `usd_per_hour`. Raises UsageError, RefusedError, LedgerError."""
     cap = resumed_cap(run, limits, spent)
     state = next_run_state(run.state, "resume")
     with ledger.transaction() as tx:
@@ -227,6 +237,7 @@ def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> No
             reason="",
             ended_at=None,
             stop_requested_at=None,
+            usd_per_hour=run.usd_per_hour,
             usd_cap=cap.usd,
             seconds_cap=cap.seconds,
             progress={},

@@ -101,7 +101,9 @@ class Lumina:
     def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False) -> Planned:
         """Plan a workload and keep the plan. With `live` on what the markets offer now. Raises UsageError, DataError, LedgerError."""
         looked = self._look if live else None
-        return planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked)
+        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked)
+        planning.keep(self.session, planned)
+        return planned
 
     def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, schema.OffersDocument]:
         """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
@@ -125,7 +127,10 @@ class Lumina:
         """Plan a launch and pass every check before renting; nothing is rented."""
         self._need_disk()
         self.controller.settle()
-        return launching.prepare(self.session, request, wanted, limits)
+        prepared = launching.prepare(self.session, request, wanted, limits)
+        # Only now: what was refused is not what `lumina launch` without a model should take.
+        planning.keep(self.session, prepared.planned)
+        return prepared
 
     def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
         """Return what a kept plan, by default the last, asked for."""
@@ -133,20 +138,30 @@ class Lumina:
 
     def launch(self, prepared: Prepared) -> RunRecord:
         """Write the run down and drive it until its trainer works on the machine. Returns the run."""
-        run = launching.begin(self.session, prepared)
-        return self.controller.follow(run.run_id, until=_at_work)
+        return self.start(self.begin(prepared).run_id)
+
+    def begin(self, prepared: Prepared) -> RunRecord:
+        """Write the run down; nothing is rented before `start`, or any other command, drives it."""
+        return launching.begin(self.session, prepared)
+
+    def start(self, run_id: str) -> RunRecord:
+        """Drive a run until its trainer works on the machine. Returns it."""
+        return self.controller.follow(run_id, until=_at_work)
 
     def resume(self, run_id: str, limits: Limits) -> RunRecord:
         """Take a failed or stopped run up again from its last checkpoint, in a new rental of the same run."""
         self._need_disk()
         self.controller.settle()
-        run = self.find(run_id)
+        run = self.check_resumable(self.find(run_id), limits)
         launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
-        return self.controller.follow(run.run_id, until=_at_work)
+        return self.start(run.run_id)
 
-    def check_resumable(self, run: RunRecord, limits: Limits) -> None:
-        """Raise UsageError or RefusedError when `resume` would refuse."""
+    def check_resumable(self, run: RunRecord, limits: Limits) -> RunRecord:
+        """Return the run at today's price. Raises UsageError, RefusedError or NoCapacity when `resume` would refuse."""
         launching.resumed_cap(run, limits, self.ledger.spent(run.run_id))
+        priced = launching.at_todays_price(self.session, run)
+        launching.resumed_cap(priced, limits, self.ledger.spent(run.run_id))
+        return priced
 
     def follow(self, run_id: str) -> RunRecord:
         """Follow a run to its end. Returns it."""
@@ -245,7 +260,8 @@ def _open_box(address: Address) -> Box:
 
 
 def _at_work(run: RunRecord) -> bool:
-    return run.state not in ("provisioning", "preparing") or bool(run.progress)
+    """Whether a launch may return: the trainer works. A run that is ending is followed until its machine is gone."""
+    return run.state == "training" or (run.state == "preparing" and bool(run.progress))
 
 
 def _unknown_run(name: str, names: list[str]) -> UsageError:

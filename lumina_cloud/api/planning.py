@@ -54,7 +54,7 @@ class MachineFilter:
         """
         if said.gpu is not None:
             return MachineFilter(said.provider or self.provider, said.gpu, said.count or 1)
-        if said.provider is not None:
+        if said.provider not in (None, self.provider):
             return said
         return MachineFilter(self.provider, self.gpu, said.count or self.count)
 
@@ -66,6 +66,8 @@ class Planned:
     document: schema.PlanDocument
     plan: planner.Plan
     workloads: Workloads
+    record: PlanRecord
+    """For the ledger; see `keep`."""
 
 
 def machines(settings: Settings, wanted: MachineFilter) -> list[planner.Machine]:
@@ -98,7 +100,7 @@ Look = Callable[["OfferQuery", "str | None"], "market.Market"]
 
 
 def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None) -> Planned:
-    """Plan, and keep the plan in the ledger; with `look` on live offers. Raises UsageError, DataError, LedgerError."""
+    """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError."""
     built = workloads.build(request)
     notes: list[str] = []
     if look is None:
@@ -115,9 +117,13 @@ def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter,
         request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu, "count": wanted.count},
         result=document.model_dump(mode="json"),
     )
+    return Planned(document, result, built, record)
+
+
+def keep(session: Session, planned: Planned) -> None:
+    """Write a plan down, so that it can be launched by its id, or as the last one. Raises LedgerError."""
     with session.ledger.transaction() as tx:
-        tx.add_plan(record)
-    return Planned(document, result, built)
+        tx.add_plan(planned.record)
 
 
 def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: Workloads) -> tuple[list[planner.Machine], list[str]]:
@@ -166,9 +172,9 @@ def _live_notes(found: market.Market, disk_gb: int) -> list[str]:
 def no_price(wanted: MachineFilter) -> UsageError:
     """Return the error for machines that no price is known of."""
     kind = f"{wanted.count} x {wanted.gpu or 'any GPU'}" if wanted.count else wanted.gpu
-    what = " ".join(part for part in (kind, f"at {wanted.provider}" if wanted.provider else None) if part)
+    what = " ".join(part for part in (kind or "any machine", f"at {wanted.provider}" if wanted.provider else None) if part)
     where = "which is this computer's CPU: leave out --gpu" if wanted.provider == "local" else "add one to config.toml ([[prices]])"
-    return UsageError(f"no price is known for {what or 'any machine'}", f"leave out --gpu or --provider to see what there is, or {where}")
+    return UsageError(f"no price is known for {what}", f"leave out --gpu or --provider to see what there is, or {where}")
 
 
 # --- documents -----------------------------------------------------------------------------------------------------------

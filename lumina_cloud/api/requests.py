@@ -28,6 +28,10 @@ class Options:
     config_file: str | None = None
 
 
+_TWICE = {"tokens": "tokens", "unique_tokens": "unique_tokens", "global_batch": "global_batch_tokens", "seed": "seed"}
+"""Options that a setting of `--set` says too."""
+
+
 def workload_request(model: str, options: Options) -> WorkloadRequest:
     """Return the request that the options mean. Raises UsageError for an unknown architecture or a malformed setting."""
     return narrowed_request(WorkloadRequest(model=model), options)
@@ -41,11 +45,19 @@ def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest
         "unique_tokens": options.unique_tokens,
         "epochs": options.epochs,
         "global_batch": options.global_batch,
-        "data": options.data,
+        "data": None if options.data is None else workloads.absolute_source(options.data),
         "seed": options.seed,
-        "settings": tuple({**dict(base.settings), **_settings(options)}.items()),
     }
-    return replace(base, **{name: value for name, value in given.items() if value is not None})
+    said = _settings(options)
+    for name, setting in _TWICE.items():
+        if given[name] is not None and setting in said and str(given[name]) != said[setting]:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {given[name]} and --set {setting}={said[setting]} say two things", "leave one of them out")
+    kept = {name: value for name, value in given.items() if value is not None}
+    # What is said now stands over what a plan had said, whichever way either was said.
+    settings = {k: v for k, v in base.settings if not any(_TWICE[name] == k for name in kept if name in _TWICE)}
+    cleared = {name: None for name, setting in _TWICE.items() if setting in said}
+    return replace(base, **{**cleared, **kept, "settings": tuple({**settings, **said}.items())})
 
 
 def _settings(options: Options) -> dict[str, str]:

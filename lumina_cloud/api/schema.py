@@ -139,6 +139,13 @@ class DryRun(Document):
     config: dict[str, Any]
 
 
+class LogLine(Document):
+    """`lumina logs --json`: one line of a run's log."""
+
+    run: str
+    line: str
+
+
 class RunStatus(Document):
     """One run."""
 

@@ -101,6 +101,6 @@ def _local_price(section: object, path: Path) -> Decimal:
         price = money.usd(str(raw))
     except ValueError:
         price = Decimal(0)
-    if price <= 0:
-        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, but must be an amount above zero", 'e.g. usd_per_hour = "0.05"')
+    if not Decimal("0.000001") <= price <= Decimal(1_000_000):
+        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, no price from a micro-dollar to a million", 'e.g. usd_per_hour = "0.05"')
     return price

@@ -115,7 +115,15 @@ def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence
 
 def reason_text(run: RunRecord) -> str:
     """Return why a run ended, in words; empty while it goes on."""
-    return next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
+    words = next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
+    if not words or run.reason == "finished":
+        return words
+    return f"{words}; {'its last checkpoint is here' if has_checkpoint(run) else 'there is no checkpoint of it here'}"
+
+
+def has_checkpoint(run: RunRecord) -> bool:
+    """Whether a checkpoint of the run came home."""
+    return any((Path(run.folder) / "checkpoints").glob("step-*"))
 
 
 def log_tail(run: RunRecord, max_lines: int = LOG_LINES) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -41,17 +42,25 @@ def root(
     """Plan, rent, train, bring back, switch off, and account for language models on rented GPUs."""
 
 
+def _mistyped(error: typer.TyperException) -> str:
+    """Return what is wrong with an option, with its name and the value that was typed."""
+    options = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
+    said = next((f"{name} {value}: " for name, value in pairwise(sys.argv) if name in options), "")
+    return f"{said}{error.format_message()}"
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    if "--json" not in sys.argv:
-        app()
-        return
-    # For a script a mistyped option is a JSON document too.
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         verb = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
-        output.fail(UsageError(str(error), f"lumina {verb} --help".replace("  ", " ")), as_json=True)
+        if not error.format_message():
+            # Typer has shown the help: nothing was typed.
+            sys.exit(UsageError.exit_code)
+        known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None}
+        help_of = f"lumina {verb} --help" if verb in known else "lumina --help"
+        output.fail(UsageError(_mistyped(error), help_of), as_json="--json" in sys.argv)
         sys.exit(UsageError.exit_code)
     except typer.Abort:
         sys.exit(1)

@@ -44,7 +44,7 @@ def launch(
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter
         from lumina_cloud.api.requests import Options, narrowed_request, workload_request
-        from lumina_cloud.cli.following import Screen
+        from lumina_cloud.cli.following import Screen, letting_go
 
         if model is not None and plan is not None:
             raise UsageError("a MODEL and --plan say two things", "leave one of them out")
@@ -64,7 +64,10 @@ def launch(
                 _show_dry_run(prepared, as_json=json)
                 return
             _confirm(prepared, yes=yes)
-            follow_to_end(lumina, lumina.launch(prepared).run_id, follow=follow, as_json=json)
+            begun = lumina.begin(prepared)
+            with letting_go(lambda: begun.run_id):
+                lumina.start(begun.run_id)
+            follow_to_end(lumina, begun.run_id, follow=follow, as_json=json)
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:

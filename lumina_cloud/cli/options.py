@@ -26,6 +26,7 @@ Config = Annotated[str | None, typer.Option(help="A TOML file of settings, as fo
 MaxCost = Annotated[str | None, typer.Option(help="The most that the run may cost, in dollars.")]
 MaxHours = Annotated[float | None, typer.Option(help="The longest that the run may take.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Rent without asking.")]
+YesToo = Annotated[bool, typer.Option("--yes", "-y", help="For scripts: ending a run is never asked about.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay and show the run to its end.")]
 Run = Annotated[str, typer.Argument(help="A run's name, its beginning, or last.")]
 
@@ -37,4 +38,4 @@ def amount(option: str, text: str | None) -> Decimal | None:
     try:
         return money.usd(text.lstrip("$"))
     except ValueError:
-        raise UsageError(f"{option} takes an amount in dollars, not {text!r}", f"e.g. {option} 5 or {option} 0.10") from None
+        raise UsageError(f"{option} takes dollars, at most 10^12, not {text!r}", f"e.g. {option} 5 or {option} 0.10") from None

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and text on standard output."""
+    """Print tables and text on standard output. What can be typed next is one line, so that it can be copied."""
     out = console()
     for part in parts:
-        out.print(part)
+        out.print(part, soft_wrap=str(part).startswith("next:"))
 
 
 def tell(text: str) -> None:
@@ -74,10 +76,20 @@ def errors_shown(*, as_json: bool) -> Iterator[None]:
         yield
     except LuminaError as error:
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         fail(error, as_json=as_json)
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         # The reader of our output went away (`lumina status | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001  # the last border: whatever it is, a user reads one panel, and a bug report has --debug
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        internal = LuminaError(
+            f"an error of ours: {type(error).__name__}: {untrusted.line(error, 400)}", "the same command with --debug shows where"
+        )
+        fail(internal, as_json=as_json)
+        raise typer.Exit(LuminaError.exit_code) from None

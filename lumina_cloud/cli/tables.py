@@ -118,7 +118,8 @@ def _next_step(document: schema.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
         return Text("next: another model, fewer tokens (--tokens), or more machines in config.toml")
-    return Text(f"next: lumina launch --plan {document.plan} --provider {best.provider}    (plan {document.plan} is kept)")
+    machine = "" if best.provider == "local" else f" --gpu {best.gpu}" + (f" --count {best.count}" if best.count > 1 else "")
+    return Text(f"next: lumina launch --plan {document.plan} --provider {best.provider}{machine}")
 
 
 # --- launch --------------------------------------------------------------------------------------------------------------

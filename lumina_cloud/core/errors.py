@@ -8,6 +8,7 @@ LuminaError                    1   a bug of ours, until proven otherwise
 ├── RefusedError               4   understood and refused before renting: it does not fit, or could exceed a cap
 ├── RunFailed                  5   the run was rented and did not succeed
 ├── LedgerError                6   the ledger cannot be read or written: locked, foreign, newer, disk full
+├── DiskError                 6   something cannot be written on this computer: disk full, folder read-only
 ├── ProviderError              7   a provider or a machine did not do what was asked
 │   ├── NoCapacity             7   nothing of that kind can be had now: take another offer
 │   ├── InsufficientBalance    7   the account has no money left for it: top it up
@@ -81,6 +82,13 @@ class LedgerError(LuminaError):
 
     exit_code = 6
     kind = "ledger"
+
+
+class DiskError(LuminaError):
+    """Something cannot be written on this computer. What it is stays where it was."""
+
+    exit_code = 6
+    kind = "disk"
 
 
 class ProviderError(LuminaError):
@@ -166,7 +174,7 @@ EXIT_CODES: dict[int, str] = {
     3: "a provider's credentials are missing or refused",
     4: "refused before renting: it does not fit, or could exceed a cap",
     5: "the run failed",
-    6: "the ledger cannot be read or written",
+    6: "the ledger cannot be read or written, or a disk is full",
     7: "a provider or a machine failed",
     8: "the run was stopped before its end",
     130: "Ctrl-C: a followed run goes on without the follower",

@@ -15,7 +15,7 @@ from lumina_cloud.core.errors import DataError, ProviderError
 from lumina_cloud.remote import checkpoints, supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from lumina_cloud.remote.box import Box
 
@@ -31,6 +31,8 @@ class Job:
     seconds_cap: float
     grace_seconds: float
     linger_seconds: float
+    seconds_off: float
+    """From the supervisor's start; by then the machine switches itself off."""
     data: str | None = None
     resume: bool = False
 
@@ -57,14 +59,14 @@ class Bundle:
         return sum(f.n_bytes for f in self.files)
 
 
-def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, previous: Path | None, job: Job) -> Bundle:
+def build(staging: Path, *, config_json: str, trainer: Path, data: Sequence[tuple[Path, str]], previous: Path | None, job: Job) -> Bundle:
     """Collect a bundle; `staging` is an empty folder for the small files that are made here.
 
-    `previous` is the folder of an earlier rental's results: its newest whole checkpoint goes along. Raises DataError when the
-    data cannot be read.
+    `data` are files with their names on the machine, below `data/`. `previous` is the folder of an earlier rental's results: its
+    newest whole checkpoint goes along. Raises DataError when the data cannot be read.
     """
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
-    job = Job(**{**asdict(job), "data": None if data is None else "data", "resume": checkpoint is not None})
+    job = Job(**{**asdict(job), "data": "data" if data else None, "resume": checkpoint is not None})
     made = {"run.json": config_json, "job.json": json.dumps(asdict(job), indent=2)}
     for name, text in made.items():
         (staging / name).write_text(text, encoding="utf-8")
@@ -73,8 +75,7 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, 
     pairs += [
         (p, f"bundle/trainer/{p.relative_to(trainer).as_posix()}") for p in sorted(trainer.rglob("*")) if p.suffix in (".py", ".toml")
     ]
-    if data is not None:
-        pairs += _data_files(data)
+    pairs += data
     if checkpoint is not None and previous is not None:
         pairs += [(p, f"out/checkpoints/{checkpoint.name}/{p.relative_to(checkpoint).as_posix()}") for p in _plain_files(checkpoint)]
         pairs += [(previous / name, f"out/{name}") for name in _KEPT_STATE if (previous / name).is_file()]
@@ -115,18 +116,6 @@ for path, expected in json.load(open(sys.argv[1])):
     if digest.hexdigest() != expected:
         print(path)
 """
-
-
-def _data_files(data: Path) -> Iterator[tuple[Path, str]]:
-    if data.is_file():
-        yield data, f"data/{data.name}"
-        return
-    found = False
-    for path in _plain_files(data):
-        found = True
-        yield path, f"data/{path.relative_to(data).as_posix()}"
-    if not found:
-        raise DataError(f"{data} holds no files any more", "give the folder of the text with --data")
 
 
 def _plain_files(folder: Path) -> list[Path]:

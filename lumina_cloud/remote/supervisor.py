@@ -3,6 +3,7 @@
 `python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, writes down how it
 ended in `exit.json`, waits for the results to be fetched (a file `fetched`), and then switches the machine off. It needs no
 connection: a controller that never comes back costs `linger_seconds` more, and nothing after that.
+`python supervisor.py --there` leaves with 0 while a supervisor lives here, else with 3.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.2
+NOBODY = 3
+"""Exit code of `--there` when no supervisor lives."""
 
 
 def main(job_path: Path) -> None:
@@ -47,7 +50,8 @@ def main(job_path: Path) -> None:
             "seconds": time.monotonic() - started,
         },
     )
-    _linger(float(job["linger_seconds"]))
+    # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
+    _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
     _power_off()
 
 
@@ -116,4 +120,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--there":
+        sys.exit(0 if _only_one() is None else NOBODY)
     main(Path(sys.argv[1]))

@@ -26,7 +26,11 @@ METER_EVERY = timedelta(seconds=5)
 
 
 def conclude(context: Context, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> None:
-    """Fetch, terminate, charge, and set the final state. Raises ProviderError when the machine would not end."""
+    """Fetch, terminate, charge, and set the final state.
+
+    Raises ProviderError when the machine would not end, and DiskError when this computer cannot keep the results: the machine then
+    lives on, as long as its own supervisor waits, and the next try may find room.
+    """
     context.reporter.said(run.run_id, "bringing results home" if box is not None else "closing the books")
     if box is not None and rental is not None and rental.state != "terminating":
         _fetch(context, run, box)

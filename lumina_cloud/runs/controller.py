@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import CredentialsError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
+from lumina_cloud.core.errors import CredentialsError, DiskError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.runs import caps, conclude, ingest, shipping
 from lumina_cloud.runs.decide import Decision, Facts, decide
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 METRICS_CHUNK = 1 << 20
+ASK_SECONDS = 5.0
+"""How often the machine is asked whether its supervisor lives."""
 MAX_PROVIDER_FAILURES = 40
 OVERDUE_SECONDS = 15.0
 """How long after a cap the machine's own supervisor is waited for."""
@@ -41,6 +43,7 @@ class Controller:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._offsets: dict[str, int] = {}
+        self._asked_at: dict[str, float] = {}
 
     # --- what commands call ---------------------------------------------------------------------------------------------
 
@@ -223,6 +226,9 @@ class Controller:
 
     def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> Facts:
         heartbeat = ingest.heartbeat(box) if box is not None else {}
+        started = box is not None and shipping.was_started(box)
+        running = instance is not None and instance.state == "running"
+        supervised = not (started and running and box is not None) or self._is_supervised(run.run_id, box)
         booting = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
         return Facts(
             run=run.state,
@@ -230,11 +236,21 @@ class Controller:
             rental=rental.state if rental is not None else None,
             machine=self._machine(rental, instance),
             booting_seconds=booting,
-            started=box is not None and shipping.was_started(box),
+            started=started,
             training=heartbeat.get("step", 0) > 0,
+            # Read after the supervisor was looked for: one that has just left has written how it ended.
             exit=ingest.exit_of(box) if box is not None else None,
+            supervised=supervised,
             overdue=rental is not None and booting > self._allowed_seconds(run, rental) + OVERDUE_SECONDS,
         )
+
+    def _is_supervised(self, run_id: str, box: Box) -> bool:
+        """Whether the machine's supervisor is there, asked anew every few seconds."""
+        asked_at = self._asked_at.get(run_id)
+        if asked_at is not None and self.context.clock.monotonic() - asked_at < ASK_SECONDS:
+            return True
+        self._asked_at[run_id] = self.context.clock.monotonic()
+        return shipping.is_supervised(box, self.context.python)
 
     def _allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
         """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
@@ -280,8 +296,8 @@ class Controller:
         while True:
             try:
                 decision = self.step(run_id)
-            except (ProviderError, CredentialsError) as error:
-                self.context.reporter.said(run_id, error.message)
+            except (ProviderError, CredentialsError, DiskError) as error:
+                self.context.reporter.said(run_id, f"{error.message}; {error.hint}" if error.hint else error.message)
                 return
             if decision.action in ("wait", "nothing", "ask_to_stop"):
                 return
@@ -291,7 +307,7 @@ class Controller:
         for attempt in range(MAX_PROVIDER_FAILURES):
             try:
                 return self.step(run_id)
-            except ProviderError as error:
+            except (ProviderError, DiskError) as error:
                 if attempt + 1 == MAX_PROVIDER_FAILURES:
                     raise
                 self.context.reporter.said(run_id, f"{error.message} (asking again)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ TEXT_SUFFIXES = frozenset(
 """Files that a data folder is searched for; everything else in it is passed over."""
 
 _KINDS = "--data takes a file or folder of .txt, .jsonl, .parquet or source files"
+
+MAX_LINE = 4 << 20
+"""A first line is looked at up to this many bytes."""
 
 _LAYOUT_FIELDS = ("n_gpus", "micro_batch", "grad_accum", "zero_stage", "checkpointing", "offload", "expert_parallel")
 
@@ -88,12 +92,17 @@ def _config(request: WorkloadRequest, arch: str) -> RunConfig:
         settings["global_batch_tokens"] = request.global_batch
     if request.seed is not None:
         settings["seed"] = str(request.seed)
+    if "source" in settings:
+        raise UsageError("the text is chosen by --data, not by --set source", f"--data {settings['source']}")
     config = trainer_config.override(config, {k: v for k, v in settings.items() if k not in ("tokens", "unique_tokens")})
     config = replace(config, training=_amounts(request, settings, config))
     explicit = {name: getattr(config.layout, name) for name in settings if name in _LAYOUT_FIELDS}
     if "grad_accum" not in explicit:
         config = trainer_config.with_layout(config, config.layout)
-    trainer_config.check(config)
+    # Whether a machine's own device can do it is asked for each machine, by the layout search.
+    trainer_config.check(replace(config, device="cuda"))
+    if request.data is not None:
+        _require_enough(Path(request.data), config)
     return config
 
 
@@ -103,6 +112,8 @@ def _amounts(request: WorkloadRequest, settings: dict[str, str], config: RunConf
     total_text = request.tokens or settings.get("tokens")
     unique_text = request.unique_tokens or settings.get("unique_tokens")
     unique = trainer_config.parse_count("unique_tokens", unique_text) if unique_text else None
+    if unique is not None and unique < 1:
+        raise UsageError(f"--unique-tokens is {unique}, but must be above 0", "e.g. --unique-tokens 10M")
     if total_text == "chinchilla":
         active = trainer_config.count_parameters(config.model).active
         total: int | None = trainer_config.CHINCHILLA_TOKENS_PER_PARAMETER * active
@@ -146,12 +157,31 @@ def _data_path(text: str) -> Path | str:
     """Return the absolute path of a data file or folder, or the source itself. Raises DataError for one without text."""
     if text == "stdlib" or text.startswith("hf:"):
         return text
+    if not text.strip():
+        raise DataError("--data is empty", _KINDS)
     path = Path(text).expanduser().absolute()
     if not path.exists():
         raise DataError(f"no data at {text!r}", _near_path(path) or _KINDS)
     if not any(_holds_text(file) for file in text_files(path)):
         raise DataError(f"{text!r} holds no text", _KINDS)
     return path
+
+
+def absolute_source(text: str) -> str:
+    """Return a data source that means the same from any folder."""
+    return text if text == "stdlib" or text.startswith("hf:") or not text.strip() else str(Path(text).expanduser().absolute())
+
+
+def _require_enough(source: Path, config: RunConfig) -> None:
+    """Refuse text that cannot fill one training and one validation sequence, whatever the tokenizer: no token is shorter than a byte."""
+    if str(source) == "stdlib" or str(source).startswith("hf:") or any(file.suffix == ".parquet" for file in text_files(source)):
+        return
+    n_bytes, needed = sum(file.stat().st_size for file in text_files(source)), 2 * (config.training.seq_len + 1)
+    if n_bytes < needed:
+        raise DataError(
+            f"{str(source)!r} holds {n_bytes:,} bytes of text, and one sequence to train on and one to validate take {needed:,} tokens",
+            "give more text, or a smaller --set seq_len",
+        )
 
 
 def _near_path(path: Path) -> str:
@@ -183,9 +213,41 @@ def _holds_text(file: Path) -> bool:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}", "make it readable, or leave it out of the folder") from error
     if file.suffix.lower() == ".parquet":
-        return head.startswith(b"PAR1")
+        return head.startswith(b"PAR1") and _has_text_column(file)
+    if file.suffix.lower() == ".jsonl":
+        return _first_line_has_text(file)
     # A cut in the middle of a character is no fault of the text.
     return bool(head.strip()) and b"\0" not in head and "�" not in head.decode("utf-8", "replace").rstrip("�")
+
+
+def _first_line_has_text(file: Path) -> bool:
+    """Whether the first object of a .jsonl file has text. Raises DataError for one that has not: the trainer would refuse it too."""
+    with file.open("rb") as handle:
+        first = next((line for line in iter(lambda: handle.readline(MAX_LINE), b"") if line.strip()), b"")
+    if not first:
+        return False
+    try:
+        has_text = isinstance(json.loads(first)["text"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        has_text = len(first) == MAX_LINE and b'"text"' in first
+    if not has_text:
+        raise DataError(f"the first line of {file} is no JSON object with a field 'text'", 'one object a line: {"text": "..."}')
+    return True
+
+
+def _has_text_column(file: Path) -> bool:
+    """Whether a Parquet file has a column `text`. Raises DataError for one that has not; without pyarrow only the trainer can tell."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        return True
+    try:
+        names = parquet.read_schema(file).names
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file} is no readable Parquet file: {error}", "write it again, or leave it out") from error
+    if "text" not in names:
+        raise DataError(f"{file} has no column 'text', but {', '.join(names[:8])}", "name the column of the text 'text'")
+    return True
 
 
 def estimated_tokens(path: Path, vocab: int) -> int:
