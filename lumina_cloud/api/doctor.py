@@ -67,27 +67,27 @@ def _cloud(name: str, connect: Callable[[str], Provider], env: Mapping[str, str]
         key = credentials.find_key(cloud, env)
         if key is None:
             missing = credentials.missing(cloud, env)
-            yield schema.Check(name=name, state="missing", message=missing.message, hint=missing.hint)
+            yield schema.Check(name=name, provider=name, state="missing", message=missing.message, hint=missing.hint)
             return
         provider = connect(name)
         provider.check()
         if isinstance(provider, HasClock) and (skew := provider.clock_skew()) is not None:
             skews[name] = skew
-        yield schema.Check(name=name, state="ok", message=f"{cloud.title} takes the key from {key.where}", hint="")
+        yield schema.Check(name=name, provider=name, state="ok", message=f"{cloud.title} takes the key from {key.where}", hint="")
         if isinstance(provider, HasBalance):
             yield _balance(name, provider.balance())
     except CredentialsError as error:
-        yield schema.Check(name=name, state="failed", message=error.message, hint=error.hint)
+        yield schema.Check(name=name, provider=name, state="failed", message=error.message, hint=error.hint)
     except LuminaError as error:
         # A cloud that is down is no fault of this computer.
-        yield schema.Check(name=name, state="warning", message=error.message, hint=error.hint)
+        yield schema.Check(name=name, provider=name, state="warning", message=error.message, hint=error.hint)
 
 
 def _balance(name: str, usd: Decimal) -> schema.Check:
     if usd > LOW_BALANCE_USD:
-        return schema.Check(name=f"{name} balance", state="ok", message=f"{money.show(usd)} left to spend", hint="")
+        return schema.Check(name=f"{name} balance", provider=name, state="ok", message=f"{money.show(usd)} left to spend", hint="")
     hint = "top it up before renting: at zero a provider stops machines, and may delete them"
-    return schema.Check(name=f"{name} balance", state="warning", message=f"{money.show(usd)} left to spend", hint=hint)
+    return schema.Check(name=f"{name} balance", provider=name, state="warning", message=f"{money.show(usd)} left to spend", hint=hint)
 
 
 def _trainer() -> Sequence[schema.Check]:

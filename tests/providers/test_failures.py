@@ -115,7 +115,10 @@ def test_a_failed_read_is_an_error_and_never_an_empty_answer(client, clock, prov
     again = wanted in (ProviderDown, RateLimited)
     # RunPod's delete answers with no body: any success is taken, and the look afterwards decides.
     looks = 1 + ((provider, call) == ("runpod", "terminate") and wanted is BadReply and fault.startswith("200"))
-    assert len(seen) == (ATTEMPTS if again else looks), seen
+    if again:
+        assert 2 <= len(seen) <= ATTEMPTS, seen
+    else:
+        assert len(seen) == looks, seen
 
 
 @pytest.mark.parametrize("provider", OFFER_IDS)
