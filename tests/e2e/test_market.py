@@ -28,7 +28,7 @@ class Clouds:
 
     def environment(self, *keyed):
         url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        urls = {"VAST_URL": f"{url}/vastai", "RUNPOD_API_BASE_URL": f"{url}/runpod", "LAMBDA_CLOUD_BASE_URL": f"{url}/lambda"}
+        urls = {"VAST_URL": f"{url}/vastai", "RUNPOD_API_BASE_URL": f"{url}/runpod", "LAMBDA_BASE_URL": f"{url}/lambda"}
         return urls | {{"vastai": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY", "lambda": "LAMBDA_API_KEY"}[name]: KEY for name in keyed}
 
     def _handler(self):
