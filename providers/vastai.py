@@ -345,7 +345,7 @@ def _offer(ask: wire.Ask, query: OfferQuery, *, bid: bool, now: datetime) -> Off
         interruptible=bid,
         bid_usd_per_hour=gpus if bid else None,
         usd_per_hour_stopped=storage.quantize(_MICRO, ROUND_CEILING),
-        region=ask.geolocation or "",
+        region=(ask.geolocation or "").strip(", "),
         reliability=None if ask.reliability2 is None else min(1.0, ask.reliability2),
         # 1 is a data centre in the site's own listings; the API's documentation does not say so.
         secure=query.secure or ask.hosting_type == 1,

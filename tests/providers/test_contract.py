@@ -54,9 +54,17 @@ def first_offer(provider):
     return min(offers, key=lambda o: o.usd_per_hour)
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    with worlds.sandbox(tmp_path_factory.mktemp("sandbox")) as made:
+        yield made
+
+
+@pytest.fixture(params=["local", "vastai", "runpod", "lambda"])
 def provider(request, tmp_path):
-    return worlds.local(tmp_path)
+    if request.param == "local":
+        return worlds.local(tmp_path)
+    return request.getfixturevalue("sandbox").connect(request.param)
 
 
 @pytest.fixture
