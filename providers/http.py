@@ -33,7 +33,7 @@ from lumina_cloud.core.errors import (
     RateLimited,
 )
 from providers import replies
-from providers.transport import DEADLINE, DeadlineTransport
+from providers.transport import SECONDS, DeadlineTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,7 +136,7 @@ class Http:
         """By how many seconds this computer was ahead of the provider at the last dated answer."""
         self._key = key
         self._bucket = bucket
-        self._client = httpx.Client(transport=transport or DeadlineTransport(), timeout=None, trust_env=False)  # noqa: S113  # see DEADLINE
+        self._client = httpx.Client(transport=transport or DeadlineTransport(), timeout=None, trust_env=False)  # noqa: S113  # see SECONDS
         self._client.headers.clear()
 
     @property
@@ -207,7 +207,7 @@ class Http:
             content = json.dumps(call.body, default=_plain).encode()
         url = call.path if call.path.startswith("http") else f"{self.base_url}{call.path}"
         request = self._client.build_request(call.method, url, params=dict(call.params) or None, content=content, headers=headers)
-        request.extensions[DEADLINE] = deadline
+        request.extensions[SECONDS] = seconds
         response = self._client.send(request, stream=True)
         try:
             body = self._body(response, call, deadline)

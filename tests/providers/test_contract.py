@@ -22,6 +22,9 @@ from providers.contract import (
 )
 from tests.providers import worlds
 
+SCALE = 8
+"""How much faster than ours the sandbox's time runs: its limits are of seconds, and a suite is not to wait for them."""
+
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0123456789abcdefghijklmnopqrstuvwxyzABCDEF lumina"
 
 
@@ -56,7 +59,7 @@ def first_offer(provider):
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    with worlds.sandbox(tmp_path_factory.mktemp("sandbox")) as made:
+    with worlds.sandbox(tmp_path_factory.mktemp("sandbox"), SCALE) as made:
         yield made
 
 
