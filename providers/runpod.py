@@ -170,7 +170,7 @@ class RunPod:
         """Delete the pod, and prove that it is gone. Raises StillTerminating."""
         call = Call("destroy", f"the end of pod {untrusted.line(instance_id, 80)}", "DELETE", _pod_path(instance_id), limits=(_READ,))
         with contextlib.suppress(NotFound):
-            self._http.ask(call, _understood)
+            self._http.ask(call, _deleted)
         try:
             instance = self.get(instance_id)
             if instance.state != "ended":
@@ -377,6 +377,12 @@ def _understood(answer: Answer, spec: LaunchSpec | None = None) -> Answer:
     if answer.ok:
         return answer
     raise _meaning(answer, spec)
+
+
+def _deleted(answer: Answer) -> None:
+    """Take the reply to a delete, which has no body: a web page is somebody else's answer."""
+    if _understood(answer).body.strip():
+        answer.json()
 
 
 def _meaning(answer: Answer, spec: LaunchSpec | None = None) -> LuminaError:

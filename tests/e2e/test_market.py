@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.providers import worlds
 from tests.providers.exchanges import load
 
 KEY = "canary-5f1c0de"
@@ -197,3 +198,40 @@ def test_a_hostile_market_writes_nothing_on_the_terminal(lumina, clouds):
     assert done.returncode == 0
     assert "[bold]" in done.stdout
     assert not set(done.stdout) & {"\x1b", "\x07", "\u202e"}
+
+
+# --- in the sandbox ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    with worlds.sandbox(tmp_path_factory.mktemp("market"), 8) as made:
+        yield made
+
+
+def test_the_sandboxs_market_doctor_and_plans(sandbox):
+    document = sandbox.lumina("offers", "--sandbox")
+    assert document["failed"] == []
+    kinds = {(o["provider"], o["gpu"], o["count"], o["interruptible"]) for o in document["offers"]}
+    assert kinds >= {("vastai", "RTX4090", 1, False), ("runpod", "RTX4090", 1, False), ("lambda", "A10", 1, False)}
+    for args in (["--gpu", "4090"], ["--interruptible"], ["--secure", "--max-usd", "1"], ["--min-reliability", "0.95"]):
+        assert sandbox.lumina("offers", "--sandbox", *args)["offers"]
+    checks = {c["name"]: c["state"] for c in sandbox.lumina("doctor", "--sandbox")["checks"]}
+    assert {checks[name] for name in ALL} == {"ok"}
+    plan = sandbox.lumina("plan", "b1", "--live", "--sandbox")
+    assert plan["recommendation"]["provider"] in ALL
+    assert {r["provider"] for r in plan["rows"]} >= {*ALL, "local"}
+    assert {p["provider"] for p in sandbox.lumina("prices", "4090", "--sandbox")["seen"]} == {"vastai", "runpod"}
+    # The sandbox's prices are no prices of the real markets.
+    assert sandbox.lumina("prices", "4090")["seen"] == []
+    assert sandbox.instances() == []
+
+
+def test_a_cloud_of_the_sandbox_that_is_down_is_a_footnote(sandbox):
+    sandbox.arm("error_500", provider="runpod")
+    try:
+        document = sandbox.lumina("offers", "--sandbox")
+    finally:
+        sandbox.disarm()
+    assert [f["provider"] for f in document["failed"]] == ["runpod"]
+    assert {o["provider"] for o in document["offers"]} == {"vastai", "lambda"}
