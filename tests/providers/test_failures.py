@@ -114,7 +114,8 @@ def test_a_failed_read_is_an_error_and_never_an_empty_answer(client, clock, prov
     assert KEY not in str(caught.value.message) + str(caught.value.hint)
     again = wanted in (ProviderDown, RateLimited)
     # RunPod's delete answers with no body: any success is taken, and the look afterwards decides.
-    looks = 1 + ((provider, call) == ("runpod", "terminate") and wanted is BadReply and fault.startswith("200"))
+    plain = ("200 with nothing", "200 with an empty text", "200 with null", "200 with {}", "200 with []")
+    looks = 1 + ((provider, call) == ("runpod", "terminate") and fault in plain)
     if again:
         assert 2 <= len(seen) <= ATTEMPTS, seen
     else:
