@@ -81,6 +81,8 @@ class Call:
     """Sent without the key."""
     patience: float = TOTAL_SECONDS
     """After that long nothing is repeated."""
+    endless: bool = False
+    """The reply is a stream without an end: what came until the deadline is the answer."""
 
 
 @dataclass(frozen=True)
@@ -217,15 +219,18 @@ class Http:
         return Answer(call, self.title, response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
 
     def _body(self, response: httpx.Response, call: Call, deadline: float) -> bytes:
-        parts, size = [], 0
-        for part in response.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if self.clock.monotonic() > deadline:
-                raise httpx.ReadTimeout("it answers too slowly", request=response.request)
-            if size > MAX_BYTES:
-                raise httpx.RemoteProtocolError(f"it sent more than {MAX_BYTES >> 20} MiB to {call.what}", request=response.request)
-        return b"".join(parts)
+        body = bytearray()
+        try:
+            for part in response.iter_bytes():
+                body += part
+                if self.clock.monotonic() > deadline:
+                    raise httpx.ReadTimeout("it answers too slowly", request=response.request)
+                if len(body) > MAX_BYTES:
+                    raise httpx.RemoteProtocolError(f"it sent more than {MAX_BYTES >> 20} MiB to {call.what}", request=response.request)
+        except httpx.ReadTimeout:
+            if not call.endless:
+                raise
+        return bytes(body)
 
     def _date(self, text: str) -> None:
         try:

@@ -90,17 +90,7 @@ class Sandbox:
 
     def env(self, **more):
         """Return the variables that lead a client there."""
-        said, key = self.document, str(self.document["api_key"])
-        return {
-            "HOME": str(self.home),
-            "VAST_URL": said["vastai_url"],
-            "VAST_API_KEY": key,
-            "RUNPOD_API_BASE_URL": said["runpod_url"],
-            "RUNPOD_API_KEY": key,
-            "LAMBDA_BASE_URL": said["lambda_url"],
-            "LAMBDA_API_KEY": key,
-            **more,
-        }
+        return {"HOME": str(self.home), **control.environment(self.home), **more}
 
     def connect(self, name, home=None, **more):
         """Return a client of one of its clouds."""
