@@ -54,6 +54,7 @@ class Lumina:
     def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
         self.settings = settings.load()
         self.clock = clock or SystemClock()
+        self._env = os.environ
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self.session = Session(self.settings, self.ledger, self.clock, self.provider)
@@ -87,7 +88,7 @@ class Lumina:
             home=self.settings.home,
             local_usd_per_hour=self.settings.local_usd_per_hour,
             clock=self.clock,
-            env=os.environ,
+            env=self._env,
             urls=self.settings.urls,
             need_key=need_key,
         )
@@ -116,7 +117,7 @@ class Lumina:
 
     def doctor(self) -> schema.DoctorDocument:
         """Check providers, SSH, disk and clock."""
-        return doctor.examine(self.settings, self._connect, os.environ)
+        return doctor.examine(self.settings, self._connect, self._env)
 
     def _look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
         found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())

@@ -320,6 +320,8 @@ class Check(Document):
     """One thing that `lumina doctor` looked at. `state` is ok, missing (nothing is broken), warning or failed."""
 
     name: str
+    provider: str | None = None
+    """The provider that it is about, for a key or a balance."""
     state: str
     message: str
     hint: str

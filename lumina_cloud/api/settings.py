@@ -6,7 +6,7 @@
     usd_per_hour = "0.05"      # what an hour on this machine is worth
 
     [vastai]                   # or [runpod], [lambda]
-    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_CLOUD_BASE_URL go before it
+    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_BASE_URL go before it
 
     [[prices]]                 # see docs: replaces or adds to the price book
 """

@@ -72,7 +72,7 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli import tables_market as tables
-        from lumina_cloud.core.errors import ProviderError
+        from lumina_cloud.core.errors import CredentialsError, ProviderError
 
         with Lumina() as lumina:
             document = lumina.doctor()
@@ -81,4 +81,5 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         else:
             output.show(*tables.doctor(document))
         if not document.ok:
-            raise typer.Exit(ProviderError.exit_code)
+            refused = any(check.state == "failed" and check.provider is not None for check in document.checks)
+            raise typer.Exit(CredentialsError.exit_code if refused else ProviderError.exit_code)
