@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trainer.config import ModelConfig
 from trainer.model import Model, initialise
+from trainer.structure import operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Step = "Callable[[], torch.Tensor]"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAIRS = 7
+EXPERTS = ("grouped_mm", "batched_mm")
+"""Implementations of experts in `transformers`; the third, a loop, is slower than both."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,18 @@ def make_step(
 
 def make_peer_step(arch: Arch, shape: Shape, dtype: str, *, experts: str = "grouped_mm") -> Callable[[], torch.Tensor]:
     """Return the same for `transformers`: Llama beside dense and mod, Mixtral beside moe and hybrid."""
+    model = _peer(arch, shape, experts)
+    model.to(device(), DTYPES[dtype]).train()
+    inputs, _ = _tokens(shape)
+
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
+        loss = model(input_ids=inputs, labels=inputs, use_cache=False).loss
+        return loss, loss
+
+    return _full_step(model, forward)
+
+
+def _peer(arch: Arch, shape: Shape, experts: str) -> Any:
     import transformers
 
     common: dict[str, Any] = {
@@ -111,19 +126,10 @@ def make_peer_step(arch: Arch, shape: Shape, dtype: str, *, experts: str = "grou
     }
     torch.manual_seed(0)
     if arch in ("dense", "mod"):
-        model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(intermediate_size=shape.d_ff, **common))
-    else:
-        routed = {"num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": True, "experts_implementation": experts}
-        config = transformers.MixtralConfig(intermediate_size=shape.d_ff // 2, **common, **routed)
-        model = transformers.MixtralForCausalLM(config)
-    model.to(device(), DTYPES[dtype]).train()
-    inputs, _ = _tokens(shape)
-
-    def forward() -> tuple[torch.Tensor, torch.Tensor]:
-        loss = model(input_ids=inputs, labels=inputs, use_cache=False).loss
-        return loss, loss
-
-    return _full_step(model, forward)
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(intermediate_size=shape.d_ff, **common))
+    routed = {"num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": True, "experts_implementation": experts}
+    config = transformers.MixtralConfig(intermediate_size=shape.d_ff // 2, **common, **routed)
+    return transformers.MixtralForCausalLM(config)
 
 
 def _tokens(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,6 +149,38 @@ def _full_step(model: torch.nn.Module, forward: Callable[[], tuple[torch.Tensor,
         return loss.detach()
 
     return step
+
+
+def operators_per_layer(config: ModelConfig, shape: Shape) -> float:
+    """Return how many operators one layer adds to a step's forward and backward pass."""
+
+    def counted(n_layers: int) -> int:
+        model = Model(replace(config, n_layers=n_layers))
+        initialise(model, 0)
+        inputs, targets = (part.cpu() for part in _tokens(shape))
+
+        def step() -> None:
+            loss, auxiliary, _ = model(inputs, targets)
+            (loss + auxiliary).backward()
+
+        return operators(step).total()
+
+    return (counted(4) - counted(2)) / 2
+
+
+def peer_operators_per_layer(arch: Arch, shape: Shape) -> float:
+    """Return the same for `transformers`, with whichever implementation of experts dispatches fewest."""
+
+    def counted(n_layers: int, experts: str) -> int:
+        model = _peer(arch, replace(shape, n_layers=n_layers), experts)
+        inputs = _tokens(shape)[0].cpu()
+
+        def step() -> None:
+            model(input_ids=inputs, labels=inputs, use_cache=False).loss.backward()
+
+        return operators(step).total()
+
+    return min((counted(4, experts) - counted(2, experts)) / 2 for experts in EXPERTS)
 
 
 def seconds(step: Callable[[], torch.Tensor]) -> float:
