@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lumina_cloud.api import doctor, launching, market, planning, schema, settings, views
+from lumina_cloud.api import doctor, launching, market, planning, schema, settings, views, weights
 from lumina_cloud.api.following import Follower
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
@@ -210,6 +211,25 @@ class Lumina:
         self.controller.settle()
         run = self.find(name)
         return views.results(run, self.ledger.charges(run.run_id), self.ledger.artifacts(run.run_id), self.ledger.spent(run.run_id))
+
+    def sample(
+        self, name: str, prompt: str, *, max_new_tokens: int = 100, temperature: float = 0.0, seed: int = 0
+    ) -> schema.SampleDocument:
+        """Return what a run's model writes after a prompt. `name` may also be a results folder or a checkpoint."""
+        folder = self._weights_folder(name)
+        text = weights.sample(folder, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return schema.SampleDocument(run=name, prompt=prompt, text=text)
+
+    def weights(self, name: str, target: Path, *, dtype: str = "float32") -> schema.WeightsDocument:
+        """Write a run's model for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
+        said = weights.export(self._weights_folder(name), target, dtype=dtype)
+        return schema.WeightsDocument(run=name, path=str(target), load=said)
+
+    def _weights_folder(self, name: str) -> Path:
+        if (Path(name) / "run.json").is_file():
+            return Path(name)
+        self.controller.settle()
+        return weights.folder_of(self.find(name))
 
     def metrics(self, name: str) -> list[MetricRecord]:
         """Return a run's steps."""

@@ -16,7 +16,7 @@ from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.ledger import PlanRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.planner import published
+from lumina_cloud.planner import published, recipes
 from lumina_cloud.runs import workloads
 from providers import registry
 from providers.contract import OfferQuery
@@ -186,6 +186,7 @@ def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, 
         plan=f"p-{short_id(6)}",
         workloads=[workload(config) for config in built.configs],
         rows=[row(r) for r in result.rows],
+        recipes=[_recipe(r) for r in recipes.recipes(built.configs, result, built.fixed)],
         published=[
             schema.Published(
                 model=p.model,
@@ -223,6 +224,24 @@ def row(r: planner.Row) -> schema.PlanRow:
         basis=e.basis,
         memory_gib=interval(e.memory_gib),
         usable_memory_gib=round(e.usable_memory_gib, 3),
+        tokens_per_second=interval(e.tokens_per_second),
+        hours=interval(e.hours),
+        usd=money_interval(e.usd),
+        loss=interval(e.loss),
+    )
+
+
+def _recipe(r: recipes.RecipeRow) -> schema.RecipeRow:
+    e = r.estimate
+    return schema.RecipeRow(
+        arch=r.arch,
+        recipe=r.recipe,
+        mod_every=r.mod_every,
+        mod_capacity=r.mod_capacity,
+        flops_saved=round(r.flops_saved, 4),
+        gpu=r.machine.gpu.name,
+        count=r.machine.count,
+        provider=r.machine.provider,
         tokens_per_second=interval(e.tokens_per_second),
         hours=interval(e.hours),
         usd=money_interval(e.usd),

@@ -26,15 +26,28 @@ class Options:
     settings: list[str] = field(default_factory=list)
     """`NAME=VALUE` texts."""
     config_file: str | None = None
+    recipe: str | None = None
+    init_from: str | None = None
 
 
 _TWICE = {"tokens": "tokens", "unique_tokens": "unique_tokens", "global_batch": "global_batch_tokens", "seed": "seed"}
 """Options that a setting of `--set` says too."""
 
 
-def workload_request(model: str, options: Options) -> WorkloadRequest:
-    """Return the request that the options mean. Raises UsageError for an unknown architecture or a malformed setting."""
-    return narrowed_request(WorkloadRequest(model=model), options)
+def workload_request(model: str | None, options: Options) -> WorkloadRequest:
+    """Return the request that the options mean; with weights to start from, the model may be left to them.
+
+    Raises UsageError for an unknown architecture, a malformed setting, or when nothing says which model; DataError for weights that
+    can't be used.
+    """
+    if options.init_from is None:
+        if model is None:
+            raise UsageError("nothing says which model", "give debug, debug200m, b1 or b7, or --init-from DIR")
+        return narrowed_request(WorkloadRequest(model=model), options)
+    arch = workloads.arch_of(options.init_from)
+    if options.arch is not None and options.arch != arch:
+        raise UsageError(f"the weights in {options.init_from!r} are {arch}, and --arch says {options.arch}", "leave out --arch")
+    return narrowed_request(WorkloadRequest(model=model or workloads.FINE_TUNED, archs=(arch,)), options)
 
 
 def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest:
@@ -47,6 +60,8 @@ def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest
         "global_batch": options.global_batch,
         "data": None if options.data is None else workloads.absolute_source(options.data),
         "seed": options.seed,
+        "recipe": options.recipe,
+        "init_from": options.init_from,
     }
     said = _settings(options)
     for name, setting in _TWICE.items():

@@ -107,16 +107,53 @@ class Workload(Document):
     data: str
 
 
+class RecipeRow(Document):
+    """One way of routing blocks over depth, on the machine that the plan puts first."""
+
+    arch: str
+    recipe: str
+    mod_every: int
+    mod_capacity: float
+    flops_saved: float
+    """Share of the training FLOPs of the same model without depth routing."""
+    gpu: str
+    count: int
+    provider: str
+    tokens_per_second: Range
+    hours: Range
+    usd: MoneyRange
+    loss: Range
+
+
 class PlanDocument(Document):
     """`lumina plan --json`."""
 
     plan: str
     workloads: list[Workload]
     rows: list[PlanRow]
+    recipes: list[RecipeRow] = []
+    """Both recipes of the depth-routed architectures."""
     published: list[Published]
     recommendation: Recommended | None
     refused: list[str]
     notes: list[str]
+
+
+class SampleDocument(Document):
+    """`lumina sample --json`."""
+
+    run: str
+    prompt: str
+    text: str
+
+
+class WeightsDocument(Document):
+    """`lumina weights --json`."""
+
+    run: str
+    path: str
+    load: str
+    """How `transformers` loads it."""
 
 
 class LaunchDocument(Document):

@@ -30,6 +30,8 @@ def launch(
     set_: options.Set = None,
     config: options.Config = None,
     seed: options.Seed = None,
+    recipe: options.Recipe = None,
+    init_from: options.InitFrom = None,
     max_cost: options.MaxCost = None,
     max_hours: options.MaxHours = None,
     follow: options.Follow = False,
@@ -50,11 +52,11 @@ def launch(
             raise UsageError("a MODEL and --plan say two things", "leave one of them out")
         if arch == "all":
             raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
-        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
+        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
         with Lumina(Screen()) as lumina:
             said = MachineFilter(provider=provider, gpu=gpu, count=count)
-            if model is not None:
+            if model is not None or init_from is not None:
                 request, wanted = workload_request(model, given), MachineFilter().narrowed(said)
             else:
                 planned, asked = lumina.request_from_plan(plan)

@@ -21,6 +21,8 @@ Epochs = Annotated[float | None, typer.Option(help="How often each unique token 
 GlobalBatch = Annotated[str | None, typer.Option(help="Tokens per optimizer step, a multiple of the sequence length.")]
 Data = Annotated[str | None, typer.Option(help="Your own text: a file or folder of .txt, .jsonl, .parquet or source files.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting, e.g. seq_len=512. Repeatable.")]
+Recipe = Annotated[str | None, typer.Option(help="Depth routing (mod, hybrid): paper (the default) or published.")]
+InitFrom = Annotated[str | None, typer.Option(help="Train these weights further: a folder of transformers, or a checkpoint.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order.")]
 Config = Annotated[str | None, typer.Option(help="A TOML file of settings, as for --set.")]
 MaxCost = Annotated[str | None, typer.Option(help="The most that the run may cost, in dollars.")]

@@ -43,6 +43,8 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [_answer(document), ""]
     for arch, rows in groupby(document.rows, key=lambda r: r.arch):
         parts.append(_plan_table(document, arch, list(rows), wide=width >= WIDE))
+    if document.recipes:
+        parts.append(_recipes(document.recipes))
     if document.published:
         parts += _published(document.published)
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
@@ -101,6 +103,20 @@ def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
         "time": _hours(r.hours),
         "cost": _money(r.usd) if wide else money.show(Decimal(r.usd.mid), cents=Decimal(r.usd.mid) < 1000),
     }
+
+
+def _recipes(rows: list[schema.RecipeRow]) -> Table:
+    first = rows[0]
+    title = f"ways to route over depth, on {first.count} x {first.gpu} ({first.provider}); --recipe chooses"
+    figures = ("FLOPs", "tokens/s", "time", "cost")
+    made = table(title, "arch", "recipe", "routed blocks", "tokens in them", *figures, right=figures, whole=("arch", "recipe"))
+    for r in rows:
+        every = "all" if r.mod_every == 1 else f"1 of {r.mod_every}"
+        made.add_row(
+            *(r.arch, r.recipe, every, f"{r.mod_capacity:.1%}", f"-{r.flops_saved:.0%}"),
+            *(f"{r.tokens_per_second.mid:,.0f}", units.duration(r.hours.mid * 3600), money.show(Decimal(r.usd.mid))),
+        )
+    return made
 
 
 def _published(rows: list[schema.Published]) -> list[RenderableType]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lumina_cloud.remote.box import Box
 
 _VERIFY_SECONDS = 600.0
-_KEPT_STATE = ("metrics.jsonl", "tokenizer.json")
+_KEPT_STATE = ("metrics.jsonl", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Job:
     seconds_off: float
     """From the supervisor's start; by then the machine switches itself off."""
     data: str | None = None
+    init_from: str | None = None
     resume: bool = False
 
 
@@ -59,14 +60,24 @@ class Bundle:
         return sum(f.n_bytes for f in self.files)
 
 
-def build(staging: Path, *, config_json: str, trainer: Path, data: Sequence[tuple[Path, str]], previous: Path | None, job: Job) -> Bundle:
+def build(
+    staging: Path,
+    *,
+    config_json: str,
+    trainer: Path,
+    data: Sequence[tuple[Path, str]],
+    weights: Sequence[Path] = (),
+    previous: Path | None,
+    job: Job,
+) -> Bundle:
     """Collect a bundle; `staging` is an empty folder for the small files that are made here.
 
-    `data` are files with their names on the machine, below `data/`. `previous` is the folder of an earlier rental's results: its
-    newest whole checkpoint goes along. Raises DataError when the data cannot be read.
+    `data` are files with their names on the machine, below `data/`. `weights` are the files of a model that is trained further. `previous` is the folder of an earlier rental's results: its newest
+    whole checkpoint goes along. Raises DataError when the data cannot be read.
     """
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
-    job = Job(**{**asdict(job), "data": "data" if data else None, "resume": checkpoint is not None})
+    found = {"data": "data" if data else None, "init_from": "init" if weights else None, "resume": checkpoint is not None}
+    job = Job(**{**asdict(job), **found})
     made = {"run.json": config_json, "job.json": json.dumps(asdict(job), indent=2)}
     for name, text in made.items():
         (staging / name).write_text(text, encoding="utf-8")
@@ -76,6 +87,7 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Sequence[tupl
         (p, f"bundle/trainer/{p.relative_to(trainer).as_posix()}") for p in sorted(trainer.rglob("*")) if p.suffix in (".py", ".toml")
     ]
     pairs += data
+    pairs += [(path, f"init/{path.name}") for path in weights]
     if checkpoint is not None and previous is not None:
         pairs += [(p, f"out/checkpoints/{checkpoint.name}/{p.relative_to(checkpoint).as_posix()}") for p in _plain_files(checkpoint)]
         pairs += [(previous / name, f"out/{name}") for name in _KEPT_STATE if (previous / name).is_file()]
@@ -84,7 +96,7 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Sequence[tupl
 
 def ship(box: Box, bundle: Bundle, *, python: str) -> None:
     """Send what the machine lacks, then have it hash everything. Raises ProviderError when a file did not arrive whole."""
-    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "out") for entry in box.listing(folder)}
+    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "init", "out") for entry in box.listing(folder)}
     for file in bundle.files:
         if there.get(file.target) != file.n_bytes:
             box.put(file.source, file.target)

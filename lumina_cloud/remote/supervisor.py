@@ -70,6 +70,8 @@ def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     argv = [job["python"], "-u", "-m", "trainer", "train", "--config", "bundle/run.json", "--out", "out"]
     if job["data"]:
         argv += ["--data", job["data"]]
+    if job.get("init_from"):
+        argv += ["--init-from", job["init_from"]]
     if job["resume"]:
         argv.append("--resume")
     path = os.pathsep.join(p for p in (str(Path("bundle").absolute()), os.environ.get("PYTHONPATH", "")) if p)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trainer.config
 from lumina_cloud.core.errors import DataError
 from lumina_cloud.remote import bootstrap, bundle
-from lumina_cloud.runs import workloads
+from lumina_cloud.runs import weights_to_start_from, workloads
 from lumina_cloud.runs.caps import GRACE_SECONDS, RESERVE_SECONDS, seconds_left_on_box
 
 if TYPE_CHECKING:
@@ -43,12 +43,14 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, box: Box) -> No
         run.seconds_cap,
     )
     folder = Path(run.folder)
+    start_from = trainer.config.from_json(run.config_json).init_from
     with tempfile.TemporaryDirectory(prefix="lumina-bundle-") as staging:
         built = bundle.build(
             Path(staging),
             config_json=run.config_json,
             trainer=Path(trainer.config.__file__).parent,
             data=_data_files(Path(run.data_path)) if run.data_path else (),
+            weights=weights_to_start_from.files(Path(start_from)) if start_from else (),
             previous=folder if (folder / "checkpoints").is_dir() else None,
             job=bundle.Job(
                 python=context.python,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core import units
 from lumina_cloud.core.errors import DataError, UsageError
+from lumina_cloud.runs import weights_to_start_from
 from trainer import config as trainer_config
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ TEXT_SUFFIXES = frozenset(
 """Files that a data folder is searched for; everything else in it is passed over."""
 
 _KINDS = "--data takes a file or folder of .txt, .jsonl, .parquet or source files"
+
+FINE_TUNED = trainer_config.FINE_TUNED
+
+FINE_TUNING_EPOCHS = 2
+"""How often a finished model sees new text unless said otherwise: Touvron et al. 2023 (arXiv 2307.09288, section 3.1)."""
 
 MAX_LINE = 4 << 20
 """A first line is looked at up to this many bytes."""
@@ -46,6 +52,10 @@ class WorkloadRequest:
     global_batch: str | None = None
     data: str | None = None
     seed: int | None = None
+    recipe: str = "paper"
+    """How blocks are routed over depth (mod, hybrid)."""
+    init_from: str | None = None
+    """A folder whose weights are trained further."""
     settings: tuple[tuple[str, str], ...] = field(default_factory=tuple)
     """`--set` pairs."""
 
@@ -68,6 +78,14 @@ def expand_archs(arch: str) -> tuple[str, ...]:
     return (arch,)
 
 
+def arch_of(init_from: str) -> str:
+    """Return the architecture of weights to start from. Raises UsageError or DataError."""
+    try:
+        return weights_to_start_from.arch_of(init_from)
+    except trainer_config.ConfigError as error:
+        raise usage(error) from error
+
+
 def usage(error: trainer_config.ConfigError) -> UsageError:
     """Return a configuration's refusal as a user's error."""
     return UsageError(error.message, error.hint)
@@ -84,7 +102,14 @@ def build(request: WorkloadRequest) -> Workloads:
 
 
 def _config(request: WorkloadRequest, arch: str) -> RunConfig:
-    config = trainer_config.preset(request.model, arch)
+    if request.init_from is None:
+        config = trainer_config.preset(request.model, arch)
+    else:
+        config = weights_to_start_from.config(request.init_from, request.model, arch)
+    if request.recipe not in trainer_config.RECIPES:
+        raise usage(trainer_config.unknown("recipe", request.recipe, trainer_config.RECIPES))
+    if request.init_from is None:
+        config = trainer_config.with_recipe(config, "published" if request.recipe == "published" else "paper")
     if request.data is not None:
         config = replace(config, data=replace(config.data, source=str(_data_path(request.data))))
     settings = dict(request.settings)
@@ -132,6 +157,8 @@ def _amounts(request: WorkloadRequest, settings: dict[str, str], config: RunConf
     available = unique if unique is not None else training.unique_tokens
     if request.data is not None and unique is None:
         available = min(available, estimated_tokens(Path(request.data), config.model.vocab))
+    if request.init_from is not None and total_text is None and request.epochs is None:
+        total = max(1, FINE_TUNING_EPOCHS * available)
     return replace(training, tokens=total, unique_tokens=max(1, min(available, total)))
 
 
