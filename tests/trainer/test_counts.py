@@ -56,7 +56,7 @@ def test_the_paper_recipe_saves_what_it_promises(model):
     blocks = 1 - (mod.forward - mod.head - mod.routing) / (dense.forward - dense.head)
     assert 0.43 < blocks < 0.49
     if model in ("b1", "b7"):
-        assert 0.37 < 1 - mod.train / dense.train < 0.50
+        assert 0.37 < 1 - mod.train / dense.train < 0.44
 
 
 @pytest.mark.parametrize("model", ["debug200m", "b1", "b7"])
