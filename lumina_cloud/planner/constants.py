@@ -1,0 +1,97 @@
+"""The few constants that are fitted to published measurements, from `catalog/data/efficiency.toml`, with their provenance.
+
+`lumina accuracy --fit` writes that file; nothing here reads a measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from lumina_cloud.catalog import toml_data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lumina_cloud.catalog.gpus import Gpu
+    from lumina_cloud.planner.setting import Setting
+
+
+@dataclass(frozen=True)
+class MemoryConstants:
+    """Shares of what is counted."""
+
+    reserve: float
+    """What torch's allocator reserves above what comes and goes."""
+    reserve_states: float
+    low: float
+    high: float
+    """Relative errors of what comes and goes, of an interval that holds four cases of five."""
+    upper_states: float
+    upper_working: float
+    """Factors of the bound that 95 cases of 100 stay under."""
+
+
+@cache
+def memory_constants() -> MemoryConstants:
+    """Return the constants of memory."""
+    return MemoryConstants(**toml_data.read("efficiency")["memory"])
+
+
+@dataclass(frozen=True)
+class SpeedConstants:
+    """Shares of peaks, and what is known of single frameworks and GPUs beyond them."""
+
+    matmul: float
+    """Of the best measured product: wide products of a training step."""
+    half_width: float
+    """Width at which a matrix product reaches half of that."""
+    half_rows: float
+    attention: float
+    """Of the peak: fused attention's score products, up to the Ampere generation."""
+    attention_recent: float
+    narrow_heads: float
+    """Exponent of (head width / 128)."""
+    passes: float
+    """How often each kept byte crosses memory, forward and backward."""
+    compiled_passes: float
+    """The same when compiled, as a share."""
+    fp8_gain: float
+    """Speed of 8-bit products over 16-bit ones, less 1, for infinite width."""
+    grouped: float
+    """Of the matrix rate: experts' products."""
+    overlap: float
+    """Of the computation: how much communication it can hide."""
+    never_hidden: float
+    launch_us: float
+    cpu_half_width: float = 64.0
+    cpu_attention: float = 0.3
+    frameworks: Mapping[str, float] = field(default_factory=dict)
+    """Factor of the speed, shrunk towards 1."""
+    gpus: Mapping[str, float] = field(default_factory=dict)
+    frameworks_spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of the logarithm of measured over estimated speed."""
+    spread_other: float = 0.25
+    width: float = 1.28
+    """Standard deviations to either side that hold four cases of five."""
+
+    def factor(self, setting: Setting, gpu: Gpu) -> float:
+        """Return what is known of a framework and a GPU beyond the physics."""
+        return self.frameworks.get(setting.framework, 1.0) * self.gpus.get(gpu.name, 1.0)
+
+    def spread(self, setting: Setting, gpu: Gpu, *, has_experts: bool) -> tuple[float, float]:
+        """Return the interval around the middle, as factors of the speed."""
+        if gpu.device == "cpu":
+            return 0.8, 1.25
+        sd = self.frameworks_spread.get(setting.framework, self.spread_other)
+        if setting.tensor * setting.pipeline * setting.expert > 1 or has_experts or setting.offload != "none":
+            sd = max(sd, self.spread_other)
+        return math.exp(-self.width * sd), math.exp(self.width * sd)
+
+
+@cache
+def speed_constants() -> SpeedConstants:
+    """Return the fitted constants of speed."""
+    return SpeedConstants(**toml_data.read("efficiency")["speed"])
