@@ -21,17 +21,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemoryConstants:
-    """Shares of what is counted."""
+    """How far memory may be from what is counted."""
 
     reserve: float
-    """What torch's allocator reserves above what comes and goes."""
-    reserve_states: float
-    low: float
-    high: float
-    """Relative errors of what comes and goes, of an interval that holds four cases of five."""
-    upper_states: float
-    upper_working: float
-    """Factors of the bound that 95 cases of 100 stay under."""
+    """What torch's allocator reserves above what comes and goes, as a share of it."""
+    spread_other: float
+    """Standard deviation of the logarithm of measured over counted, for a framework without measurements."""
+    upper_other: float
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """The same by framework, shrunk towards the others'."""
+    upper: Mapping[str, float] = field(default_factory=dict)
+    """Factor on what comes and goes that 95 runs of 100 stay under, by framework."""
+
+    def interval(self, framework: str) -> float:
+        """Return the relative half-width of an interval that holds four cases of five."""
+        return math.expm1(1.28 * self.spread.get(framework, self.spread_other))
+
+    def bound(self, framework: str) -> float:
+        """Return the factor of the bound that decides what fits."""
+        return self.upper.get(framework, self.upper_other)
 
 
 @cache
@@ -66,13 +74,11 @@ class SpeedConstants:
     """Of the computation: how much communication it can hide."""
     never_hidden: float
     launch_us: float
-    cpu_half_width: float = 64.0
-    cpu_attention: float = 0.3
     frameworks: Mapping[str, float] = field(default_factory=dict)
     """Factor of the speed, shrunk towards 1."""
     gpus: Mapping[str, float] = field(default_factory=dict)
-    frameworks_spread: Mapping[str, float] = field(default_factory=dict)
-    """Standard deviation of the logarithm of measured over estimated speed."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of the logarithm of measured over estimated speed, by framework, from cross-validation."""
     spread_other: float = 0.25
     width: float = 1.28
     """Standard deviations to either side that hold four cases of five."""
@@ -81,14 +87,19 @@ class SpeedConstants:
         """Return what is known of a framework and a GPU beyond the physics."""
         return self.frameworks.get(setting.framework, 1.0) * self.gpus.get(gpu.name, 1.0)
 
-    def spread(self, setting: Setting, gpu: Gpu, *, has_experts: bool) -> tuple[float, float]:
+    def interval(self, setting: Setting, gpu: Gpu, *, has_experts: bool) -> tuple[float, float]:
         """Return the interval around the middle, as factors of the speed."""
-        if gpu.device == "cpu":
-            return 0.8, 1.25
-        sd = self.frameworks_spread.get(setting.framework, self.spread_other)
+        sd = self.spread.get(setting.framework, self.spread_other)
+        if gpu.name not in self.gpus and gpu.device != "cpu" and gpu.name != REFERENCE_GPU:
+            sd = math.hypot(sd, UNSEEN_GPU_SPREAD)
         if setting.tensor * setting.pipeline * setting.expert > 1 or has_experts or setting.offload != "none":
             sd = max(sd, self.spread_other)
         return math.exp(-self.width * sd), math.exp(self.width * sd)
+
+
+REFERENCE_GPU = "A100-80GB-SXM"
+UNSEEN_GPU_SPREAD = 0.12
+"""Added for a GPU without a single measured run (cross-validation over GPUs)."""
 
 
 @cache

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import throughput
-from lumina_cloud.planner.constants import SpeedConstants
+from lumina_cloud.planner.constants import REFERENCE_GPU, SpeedConstants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,6 @@ PRIORS: Mapping[str, tuple[float, float]] = {
 FRAMEWORK_SD, GPU_SD = 0.20, 0.08
 ERROR_SD = 0.05
 DEGREES_OF_FREEDOM = 3.0
-REFERENCE_GPU = "A100-80GB-SXM"
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,25 @@ NCCL_GIB = 0.4
 CPU_PROCESS_GIB = 0.55
 """Resident size of a Python process with torch and DeepSpeed loaded, before any model."""
 
+EXACT = 1.01
+"""Of states, whose bytes are known: alignment and small buffers."""
+
 RESERVED = frozenset({"torchtitan"})
 """Frameworks that report what torch's allocator has reserved, not what it has given out."""
 GATHERED_WHOLE = frozenset({"litgpt"})
-"""Published peaks of litgpt's full fine-tuning under FSDP are reached only if all weights are gathered at once."""
+"""Published peaks of litgpt's full fine-tuning under FSDP are reached only if the model is one unit:
+all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
 """Frameworks whose published figures are the driver's: context included."""
-FUSED_STEP = frozenset({"torchtitan", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "nanogpt", "nanogpt-speedrun", "nanochat", "torchtune"})
-"""Their optimizer steps in place, without temporaries of a parameter's size."""
+FUSED_STEP = frozenset({
+    "torchtitan", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "nanogpt", "nanogpt-speedrun", "nanochat", "torchtune",
+    "deepspeed", settings.OURS,
+})  # fmt: skip
+"""Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
+SMALL_BUCKETS = frozenset({"huggingface"})
+"""Used through transformers, whose `auto` makes a bucket as large as the width squared."""
+ONE_BUCKET = frozenset({"deepspeed"})
+"""Without overlapping communication, the default, one bucket is filled while none is on its way."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,14 @@ class Memory:
     reported: Interval
     """What the framework itself reports as its peak: without what lies outside torch's allocator."""
     host_gib: float
+    states_gib: float
+    working_gib: float
+    """What comes and goes."""
+    outside_gib: float
+
+    def room(self, usable_gib: float) -> float:
+        """Return the factor on what comes and goes that would just fit."""
+        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.working_gib if self.working_gib else math.inf
 
 
 def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
@@ -80,30 +99,32 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
     moments = (_turning(shape, setting), _backward_ends(shape, setting), _stepping(shape, setting, gpu))
     peak = max(moments, key=lambda found: sum(found.values()))
     outside = _outside(setting, gpu)
-    constants = memory_constants()
-    kept, working = sum(states.values()), sum(peak.values())
-    reserve = constants.reserve * working + constants.reserve_states * kept
-    n_bytes = {**states, **peak, "allocator reserve": reserve, **outside}
-    items = tuple(MemoryItem(name, units.gib(size)) for name, size in n_bytes.items() if size > 0)
-    out = sum(outside.values())
-    allocated = kept + working
-    reported = allocated + (reserve if setting.framework in RESERVED else 0.0)
+    c = memory_constants()
+    kept, working, out = sum(states.values()), sum(peak.values()), sum(outside.values())
+    reserve = c.reserve * working
+    items = {**states, **peak, "allocator reserve": reserve, **outside}
+    reported = reserve if setting.framework in RESERVED else 0.0
     reported += out if setting.framework in DRIVER_READING or gpu.device == "cpu" else 0.0
+    off, bound = c.interval(setting.framework), c.bound(setting.framework)
+    # What is counted is never above what it is bounded by.
+    upper = max(kept * EXACT + working * max(bound, 1.0) + out, kept + working + out)
     return Memory(
-        items=items,
-        gib=_interval(kept, working, allocated + reserve + out, constants.low, constants.high),
-        upper_gib=units.gib(kept * constants.upper_states + working * constants.upper_working + reserve + 1.3 * out),
-        reported=_interval(kept, working, reported, constants.low, constants.high),
+        items=tuple(MemoryItem(name, units.gib(size)) for name, size in items.items() if size > 0),
+        gib=_interval(kept, working, reserve + out, off),
+        upper_gib=units.gib(upper),
+        reported=_interval(kept, working, reported, off),
         host_gib=_host_gib(shape, setting),
+        states_gib=units.gib(kept),
+        working_gib=units.gib(working),
+        outside_gib=units.gib(out),
     )
 
 
-def _interval(states: float, working: float, mid: float, low: float, high: float) -> Interval:
-    """Return the range: states are counted almost exactly, what comes and goes is not. `low` and `high` are its errors."""
-    rest = mid - states - working
-    bottom = min(mid, states * (1 - low / 4) + working * (1 - low) + 0.5 * rest)
-    top = max(mid, states * (1 + high / 4) + working * (1 + high) + 1.5 * rest)
-    return Interval(units.gib(bottom), units.gib(mid), units.gib(top))
+def _interval(states: float, working: float, rest: float, off: float) -> Interval:
+    """Return the range: states are counted almost exactly, what comes and goes is off by a share `off`, what is outside by a half."""
+    low = states * (1 - off / 4) + working / (1 + off) + 0.5 * rest
+    high = states * (1 + off / 4) + working * (1 + off) + 1.5 * rest
+    return Interval(units.gib(max(0.0, low)), units.gib(states + working + rest), units.gib(high))
 
 
 # --- states --------------------------------------------------------------------------------------------------------------
@@ -134,17 +155,19 @@ def _states(shape: Shape, setting: Setting) -> dict[str, float]:
         "weights": weights,
         "optimizer moments": 0.0 if to_host else n * s.trained * s.moments / _shard(setting, 1),
         "fp32 master weights": 0.0 if to_host else n * s.trained * s.master / _shard(setting, 1),
-        "communication buckets": _buckets(n, setting),
+        "communication buckets": _buckets(shape, setting, n),
         "gathered layers": _gathered(shape, setting, n),
         "cast weights": n * s.cast if setting.stage < 3 else 0.0,
     }
 
 
-def _buckets(n: float, setting: Setting) -> float:
+def _buckets(shape: Shape, setting: Setting, n: float) -> float:
+    bucket = shape.d_model**2 if setting.framework in SMALL_BUCKETS else BUCKET_ELEMENTS
     if setting.shards <= 1 and setting.replicas <= 1:
         return 0.0
     if setting.sharder == "zero":
-        return 2.0 * setting.bytes_per_element * min(BUCKET_ELEMENTS, n)
+        in_flight = 1 if setting.framework in ONE_BUCKET else 2
+        return float(in_flight * setting.bytes_per_element * min(bucket, n))
     if setting.sharder == "ddp":
         # DDP copies gradients into buckets that live as long as they do.
         return n * setting.states.gradients if setting.framework not in FUSED_STEP else 0.0
@@ -231,7 +254,9 @@ def _backward_ends(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that are live when the last gradients come out."""
     first = block(shape, setting).whole.total if shape.n_routed < shape.n_layers else block(shape, setting, entering=shape.entering).whole.total
     unsharded = 0.0
-    if setting.sharder == "fsdp":
+    if setting.framework in GATHERED_WHOLE and setting.stage == 3:
+        unsharded = local_parameters(shape, setting) * setting.states.gradients
+    elif setting.sharder == "fsdp":
         unsharded = 4.0 * (shape.embedding_parameters + shape.block_parameters) / setting.tensor / setting.pipeline
         unsharded = min(unsharded, local_parameters(shape, setting) * setting.states.gradients * (1 - 1 / setting.shards))
     return {

@@ -40,6 +40,7 @@ CPU_ADAM_PARAMETERS_PER_SECOND = 4e8
 """DeepSpeed's CPU Adam on a rented box's cores, all GPUs together."""
 PACKED_FROM, MODDED_WINDOW = 16_384, 1024
 """Modded nanoGPT packs documents into one long stream and attends within a window and a document."""
+CPU_HALF_WIDTH, CPU_ATTENTION = 64.0, 0.3
 POWER_LIMITED_WATTS = 100
 """Cards below that cannot hold their clock (NVIDIA L4, T4)."""
 
@@ -104,7 +105,7 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu, constants: SpeedConstan
     executed = executed_flops(shape, setting)
     ceiling = setting.n_gpus * peak / executed
     mid = min(batch / step.total, ceiling)
-    low, high = c.spread(setting, gpu, has_experts=shape.n_experts > 0)
+    low, high = c.interval(setting, gpu, has_experts=shape.n_experts > 0)
     return Throughput(Interval(mid * low, mid, min(mid * high, ceiling)), step, executed, 3 * shape.flops.forward_causal)
 
 
@@ -172,7 +173,7 @@ def matmul_rate(gpu: Gpu, setting: Setting, width: float, rows: float, c: SpeedC
     """Return FLOP/s of matrix products of that width over that many rows (tokens)."""
     peak = peak_flops(gpu, setting)
     if gpu.device == "cpu":
-        return peak * width / (width + c.cpu_half_width)
+        return peak * width / (width + CPU_HALF_WIDTH)
     if setting.arithmetic == "fp8":
         # Only the large products run in 8 bits, and they are fed by casts and scales.
         sixteen = (gpu.bf16_tflops or peak / 2e12) * 1e12 * _reached(gpu)
@@ -219,7 +220,7 @@ def _scores(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants) -> floa
     forward = shape.flops.scores * shapes.CAUSAL_SHARE * attended(setting)
     passes = 1 + SCORE_BACKWARD + (1.0 if setting.recompute == "full" else 0.0)
     if gpu.device == "cpu":
-        return passes * forward / (rate * c.cpu_attention)
+        return passes * forward / (rate * CPU_ATTENTION)
     share = c.attention_recent if is_recent(gpu) else c.attention
     narrow = min(1.0, shape.d_head / 128) ** c.narrow_heads
     if setting.attention == "fused":
