@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.catalog.measured import Measured
-    from lumina_cloud.planner.constants import SpeedConstants
+    from lumina_cloud.planner.constants import MemoryConstants, SpeedConstants
     from lumina_cloud.planner.validation import Error, MemoryRow, SpeedRow
 
 CONSTANTS_FILE = Path("lumina_cloud/catalog/data/efficiency.toml")
@@ -80,8 +80,9 @@ def fit_constants(root: Path) -> Path:
     rows, _ = validation.speed_rows(measured.speeds(), find_gpu)
     speed = _with_fitted_spread(rows)
     memory_rows, _ = validation.memory_rows(measured.memories(), find_gpu)
-    spread, upper = validation.memory_spread(memory_rows)
-    path.write_text(_toml(speed, spread, upper, len(rows), len(memory_rows)), encoding="utf-8")
+    spread, upper, width = validation.memory_spread(memory_rows)
+    memory = replace(constants.memory_constants(), spread=spread, upper=upper, width=width, upper_other=validation.BOUND_OTHER)
+    path.write_text(_toml(speed, memory, len(rows), len(memory_rows)), encoding="utf-8")
     return path
 
 
@@ -96,11 +97,10 @@ _HEAD = """\
 """
 
 
-def _toml(speed: SpeedConstants, spread: Mapping[str, float], upper: Mapping[str, float], n_speed: int, n_memory: int) -> str:
-    memory = constants.memory_constants()
+def _toml(speed: SpeedConstants, memory: MemoryConstants, n_speed: int, n_memory: int) -> str:
     parts = [_HEAD.format(speed_rows=n_speed, memory_rows=n_memory)]
-    parts += ["[memory]", f"reserve = {memory.reserve}", "spread_other = 0.1", f"upper_other = {validation.BOUND_OTHER}", ""]
-    parts += [*_table("memory.spread", spread), *_table("memory.upper", upper)]
+    parts += ["[memory]", *(f"{name} = {getattr(memory, name):.4g}" for name in ("reserve", "spread_other", "upper_other", "width")), ""]
+    parts += [*_table("memory.spread", memory.spread), *_table("memory.upper", memory.upper)]
     plain = [f.name for f in fields(speed) if isinstance(getattr(speed, f.name), float)]
     parts += ["[speed]", *(f"{name} = {getattr(speed, name):.4g}" for name in plain), ""]
     for name in ("frameworks", "gpus", "spread"):

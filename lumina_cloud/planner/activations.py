@@ -25,7 +25,7 @@ SEQUENCE_PARALLEL = frozenset({"torchtitan", "nemo", "megatron-bridge"})
 """With tensor parallelism they also spread the norms and the residual stream (Korthikanti et al. 2022, arXiv 2205.05198)."""
 FUSED_LOSS = frozenset({"llm-foundry", "llm.c", "megatron-lm", "megatron-deepspeed", "nemo", "megatron-bridge"})
 """Their cross entropy works on 16-bit logits in place."""
-COMPILED_WHOLE = frozenset({"modded-nanogpt", "nanogpt-speedrun", "nanochat", "nanogpt", "pytorch"})
+COMPILED_WHOLE = frozenset({"modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat", "nanogpt", "pytorch"})
 """With them `compile` covers the model and its loss; with others (torchtitan) the blocks alone."""
 CHUNKS_WHEN_COMPILED = frozenset({"torchtune"})
 """Their compiled recipe computes the loss in chunks: logits in 16 bits and their gradient, and one chunk of eight in fp32."""
@@ -76,8 +76,8 @@ def block(shape: Shape, setting: Setting, *, entering: float = 1.0) -> Kept:
 def _whole(shape: Shape, setting: Setting, entering: float) -> Block:
     size, d, tensor = setting.bytes_per_element, shape.d_model, setting.tensor
     spread = tensor if setting.framework in SEQUENCE_PARALLEL else 1
-    unfused = shape.gated and not setting.compiled and setting.framework in UNFUSED_NORMS and size == 2
-    norms = (3 * size * d + (2 * 4 * d if unfused else 0)) / spread
+    unfused = 2 * 4 * d if is_unfused(shape, setting) and size == 2 else 0
+    norms = (3 * size * d + unfused) / spread
     heads = 2 * shape.d_q + 2 * shape.d_kv
     if setting.framework in REPEATED_HEADS and not setting.compiled:
         heads += 2 * (shape.d_q - shape.d_kv)
@@ -95,6 +95,11 @@ def _whole(shape: Shape, setting: Setting, entering: float) -> Block:
         feed_forward=entering * _feed_forward(shape, setting),
         routing=gathering + entering * 3 * 4 * shape.n_experts,
     )
+
+
+def is_unfused(shape: Shape, setting: Setting) -> bool:
+    """Whether a model's small operations are single kernels."""
+    return shape.gated and not setting.compiled and setting.framework in UNFUSED_NORMS
 
 
 def _feed_forward(shape: Shape, setting: Setting) -> float:

@@ -33,13 +33,21 @@ class MemoryConstants:
     upper: Mapping[str, float] = field(default_factory=dict)
     """Factor on what comes and goes that 95 runs of 100 stay under, by framework."""
 
-    def interval(self, framework: str) -> float:
-        """Return the relative half-width of an interval that holds four cases of five."""
-        return math.expm1(1.28 * self.spread.get(framework, self.spread_other))
+    width: float = 1.28
+    """Standard deviations to either side that hold four cases of five."""
 
-    def bound(self, framework: str) -> float:
+    def interval(self, framework: str, *, split: bool) -> float:
+        """Return the relative half-width of an interval that holds four cases of five."""
+        return math.expm1(self.width * self.spread.get(SPLIT if split else framework, self.spread_other))
+
+    def bound(self, framework: str, *, split: bool) -> float:
         """Return the factor of the bound that decides what fits."""
-        return self.upper.get(framework, self.upper_other)
+        return self.upper.get(SPLIT if split else framework, self.upper_other)
+
+
+
+SPLIT = "(tensor or pipeline parallel)"
+"""Stands for all frameworks where a model is split over GPUs."""
 
 
 @cache
@@ -66,6 +74,8 @@ class SpeedConstants:
     """How often each kept byte crosses memory, forward and backward."""
     compiled_passes: float
     """The same when compiled, as a share."""
+    unfused_passes: float
+    """The same where every small operation is a kernel of its own, as a factor."""
     fp8_gain: float
     """Speed of 8-bit products over 16-bit ones, less 1, for infinite width."""
     grouped: float
@@ -89,7 +99,8 @@ class SpeedConstants:
 
     def interval(self, setting: Setting, gpu: Gpu, *, has_experts: bool) -> tuple[float, float]:
         """Return the interval around the middle, as factors of the speed."""
-        sd = self.spread.get(setting.framework, self.spread_other)
+        known = setting.framework in self.frameworks
+        sd = self.spread.get(setting.framework, self.spread_other) if known else self.spread_other
         if gpu.name not in self.gpus and gpu.device != "cpu" and gpu.name != REFERENCE_GPU:
             sd = math.hypot(sd, UNSEEN_GPU_SPREAD)
         if setting.tensor * setting.pipeline * setting.expert > 1 or has_experts or setting.offload != "none":

@@ -30,6 +30,7 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "narrow_heads": (0.3, 0.5),
     "passes": (2.5, 0.5),
     "compiled_passes": (0.6, 0.3),
+    "unfused_passes": (1.5, 0.3),
     "fp8_gain": (0.5, 0.4),
     "grouped": (0.6, 0.3),
     "overlap": (0.6, 0.3),

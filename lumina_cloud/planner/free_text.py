@@ -36,10 +36,12 @@ _FRAMEWORKS: tuple[tuple[str, str], ...] = (
     (r"torch[-_ ]?tune", "torchtune"),
     (r"nanochat", "nanochat"),
     (r"modded nanogpt|speedrun", "nanogpt-speedrun"),
-    (r"modded|pytorch nightly|2\.4\.1\+cu121", "modded-nanogpt"),
+    (r"pytorch nightly|flex", "modded-flex"),
+    (r"modded|2\.4\.1\+cu121", "modded-nanogpt"),
     (r"nano[-_ ]?gpt", "nanogpt"),
     (r"llm\.c\b|llmc|c/cuda", "llm.c"),
-    (r"lit[-_ ]?gpt|lightning|lit-llama|tinyllama", "litgpt"),
+    (r"tinyllama", "tinyllama"),
+    (r"lit[-_ ]?gpt|lightning|lit-llama", "litgpt"),
     (r"flash[-_ ]attention|dao-ailab", "flash-attention"),
     (r"megatron[-_ ]?bridge|nemo automodel", "megatron-bridge"),
     (r"megatron[-_ ]?deepspeed|deepspeed 3d|bloom", "megatron-deepspeed"),
@@ -55,7 +57,7 @@ _TELLTALES: tuple[tuple[str, str], ...] = (
     (r"bf16-true|16-true|32-true|bf16-mixed", "litgpt"),
     (r"amp_bf16|amp_fp8|\(pure\)|\(default\)|decoupled", "llm-foundry"),
     (r"fsdp2 bf16 param|fsdp2", "torchtitan"),
-    (r"bf16 activations, muon", "modded-nanogpt"),
+    (r"bf16 activations, muon", "modded-flex"),
     (r"muon.*sharded|nanochat", "nanochat"),
     (r"bf16 pure \+|fused in backward", "torchtune"),
     (r"zero-?[123].*over dp|tp\d+ pp\d+ \+ zero", "megatron-deepspeed"),
@@ -227,7 +229,7 @@ def _base(sharder: Sharder, name: str, kind: Arithmetic, *, pure: bool) -> State
         return replace(MIXED_DEEPSPEED, gradients=6)
     if sharder == "zero" or name in ("llm.c", "deepspeed", "megatron-deepspeed", "gpt-neox"):
         return MIXED_DEEPSPEED
-    if name in ("nanochat", "modded-nanogpt"):
+    if name in ("nanochat", "modded-nanogpt", "modded-flex"):
         # Embeddings in bf16, matrices in fp32 and cast where they are used.
         return replace(AUTOCAST, cast=1)
     return AUTOCAST

@@ -52,12 +52,14 @@ all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
 """Frameworks whose published figures are the driver's: context included."""
 FUSED_STEP = frozenset({
-    "torchtitan", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "nanogpt", "nanogpt-speedrun", "nanochat", "torchtune",
+    "torchtitan", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat", "torchtune",
     "deepspeed", settings.OURS,
 })  # fmt: skip
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
 SMALL_BUCKETS = frozenset({"huggingface"})
 """Used through transformers, whose `auto` makes a bucket as large as the width squared."""
+STAGE_STAYS_GATHERED = frozenset({"torchtitan"})
+"""With pipeline stages it gathers a stage's weights once a step, and adds gradients up whole in fp32 until its end."""
 ONE_BUCKET = frozenset({"deepspeed"})
 """Without overlapping communication, the default, one bucket is filled while none is on its way."""
 
@@ -105,9 +107,9 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
     items = {**states, **peak, "allocator reserve": reserve, **outside}
     reported = reserve if setting.framework in RESERVED else 0.0
     reported += out if setting.framework in DRIVER_READING or gpu.device == "cpu" else 0.0
-    off, bound = c.interval(setting.framework), c.bound(setting.framework)
-    # What is counted is never above what it is bounded by.
-    upper = max(kept * EXACT + working * max(bound, 1.0) + out, kept + working + out)
+    off, bound = c.interval(setting.framework, split=setting.is_split), max(1.0, c.bound(setting.framework, split=setting.is_split))
+    # Of a model that is split, the states are uncertain too: stages and ranks differ.
+    upper = kept * (bound if setting.is_split else EXACT) + working * bound + out
     return Memory(
         items=tuple(MemoryItem(name, units.gib(size)) for name, size in items.items() if size > 0),
         gib=_interval(kept, working, reserve + out, off),
@@ -186,6 +188,8 @@ def _gathered(shape: Shape, setting: Setting, n: float) -> float:
     if setting.sharder == "zero":
         live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
         return max(0.0, min(live * size, n * setting.states.weights - own))
+    if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
+        return max(0.0, n * size)
     # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
     return max(0.0, min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own))
 
@@ -247,6 +251,8 @@ def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
         out["logits and loss"] = logits
     if setting.grad_accum > 1 or setting.framework in RESERVED or setting.framework == settings.OURS:
         out["gradients"] = _gradients(shape, setting)
+    if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
+        out["unsharded gradients"] = 4.0 * local_parameters(shape, setting)
     return out
 
 
@@ -273,8 +279,10 @@ def _stepping(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
     n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
     found = {"gradients": _gradients(shape, setting)}
     if setting.sharder == "zero":
-        # ZeRO unscales and clips its shard's gradients in fp32.
+        # ZeRO unscales and clips its shard's gradients in fp32; sharded 16-bit ones are freed as those are made.
         found["fp32 gradients at the step"] = 4.0 * n
+        if setting.stage >= 2:
+            found["gradients"] = 0.0
     if gpu.device == "cuda" and setting.framework not in FUSED_STEP:
         # torch's AdamW over lists of tensors computes on all of them at once; ZeRO's tensors are the whole shard.
         found["optimizer temporaries"] = (4.0 if setting.states.moments >= 8 else setting.states.weights) * n

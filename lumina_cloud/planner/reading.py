@@ -234,7 +234,7 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     shards = _shards(spread, n_gpus, replicas, sharder)
     compiled = free_text.is_true(given.compile)
     if compiled is None:
-        compiled = name in ("nanochat", "modded-nanogpt", "nanogpt-speedrun")
+        compiled = name in ("nanochat", "modded-nanogpt", "modded-flex", "nanogpt-speedrun")
         notes.said.append(f"compile={str(compiled).lower()}")
     # Kernels fused by hand spare the same traffic.
     compiled = compiled or name in FUSED_BY_HAND
@@ -278,7 +278,7 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     )
 
 
-FUSED_BY_HAND = frozenset({"llm.c"})
+FUSED_BY_HAND = frozenset({"llm.c", "flash-attention", "tinyllama"})
 _DISTRIBUTED_OPTIMIZER = frozenset({"nemo", "megatron-bridge"})
 """Frameworks that shard the optimizer's states over data-parallel replicas by themselves."""
 

@@ -83,6 +83,11 @@ class Setting:
         return self.micro_batch * self.seq_len / self.context
 
     @property
+    def is_split(self) -> bool:
+        """Whether a model is cut into parts beyond data parallelism."""
+        return self.tensor * self.pipeline > 1
+
+    @property
     def bytes_per_element(self) -> int:
         """Of an activation."""
         return 4 if self.arithmetic in ("fp32", "tf32") else 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import setting as settings
 from lumina_cloud.planner import shape as shapes
-from lumina_cloud.planner.activations import PROBABILITY_BYTES, block, logit_bytes
+from lumina_cloud.planner.activations import PROBABILITY_BYTES, block, is_unfused, logit_bytes
 from lumina_cloud.planner.communication import communication, pcie_gb_s
 from lumina_cloud.planner.constants import SpeedConstants, speed_constants
 from lumina_cloud.planner.estimate import Interval
@@ -232,7 +232,7 @@ def _scores(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants) -> floa
 
 def attended(setting: Setting) -> float:
     """Return which share of the causal scores is computed where a framework's models attend in windows."""
-    if setting.framework == "modded-nanogpt" and setting.seq_len >= PACKED_FROM:
+    if setting.framework == "modded-flex" and setting.seq_len >= PACKED_FROM:
         return MODDED_WINDOW / (setting.seq_len / 2)
     if setting.framework == "nanochat":
         return 0.6
@@ -244,7 +244,9 @@ def _crossing(shape: Shape, setting: Setting, c: SpeedConstants) -> float:
     plain = block(shape, setting).whole
     routed = block(shape, setting, entering=shape.entering).whole
     n_plain, n_routed = shape.n_layers - shape.n_routed, shape.n_routed
-    passes = c.passes * (c.compiled_passes if setting.compiled else 1.0) * (3 + recomputed_share(setting)) / 3
+    # Norms, rotations and gates in single operations cross memory more often than fused kernels, compiled ones less.
+    style = c.compiled_passes if setting.compiled else c.unfused_passes if is_unfused(shape, setting) else 1.0
+    passes = c.passes * style * (3 + recomputed_share(setting)) / 3
     scores = shape.n_heads * setting.seq_len * PROBABILITY_BYTES / setting.tensor if setting.attention == "eager" else 0.0
     moved = n_plain * max(0.0, plain.total - scores) + n_routed * max(0.0, routed.total - scores * shape.entering)
     loss = 2 * logit_bytes(shape, setting) + 6.0 * shape.d_model

@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import fitting, memory, reading
+from lumina_cloud.planner.constants import SPLIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,7 +135,7 @@ def description(row: Measured, gpu: Gpu) -> reading.Description:
 def is_scored(row: Measured) -> bool:
     """Whether a row belongs to the set of the published bars: dense, 16 bits, up to 64 GPUs, no tensor or pipeline split."""
     precision = (row.text("precision") or row.text("precision_optimizer") or "").lower()
-    sixteen = precision in SCORED_PRECISIONS or (precision[:3] != "fp8" and ("bf16" in precision or "fp16" in precision))
+    sixteen = precision in SCORED_PRECISIONS or not ("fp8" in precision[:8] or precision.startswith("fp32"))
     split = any(f"{kind}{n}" in (row.text("parallelism") or "") for kind in ("TP", "PP") for n in range(2, 65))
     dense = row.text("arch") == "dense"
     return sixteen and dense and not split and (row.number("n_gpus") or 1) <= MOST_GPUS
@@ -229,7 +230,8 @@ class MemoryRow:
 
     row: Measured
     counted: memory.Memory
-    framework: str
+    kind: str
+    """The framework; one name for all of them where the model is split."""
     usable_gib: float
 
     @property
@@ -255,30 +257,35 @@ def memory_rows(rows: Iterable[Measured], find_gpu: Callable[[str], Gpu]) -> tup
             refused.append((row, str(error)))
             continue
         counted = memory.of_setting(read.shape, read.setting, gpu)
-        found.append(MemoryRow(row, counted, read.setting.framework, gpu.usable_memory_gib or 0.0))
+        found.append(MemoryRow(row, counted, SPLIT if read.setting.is_split else read.setting.framework, gpu.usable_memory_gib or 0.0))
     return found, refused
 
 
 BOUND = 1.65
 """Standard deviations that 95 cases of 100 stay under."""
 COMMON_MEMORY_SPREAD = 0.07
-REFUSED_AT_MOST = 0.02
+REFUSED_AT_MOST = 0.01
 """Share of the runs known to have run that a bound may refuse: above it the bound is too careful and is lowered."""
 BOUND_AT_LEAST, BOUND_OTHER = 1.04, 1.12
 
 
-def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return spreads and bounds by framework: what errors say, as far as runs that are known to have run allow it."""
-    errors = [(row, e) for row in rows if (e := memory_error(row)) is not None and not row.row.flags & NOT_FITTED and e.scored]
+def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str, float], float]:
+    """Return spreads and bounds by framework, and the width that holds `COVERED` of the scored rows.
+
+    A bound follows from the spread, as far as runs without a published peak that are known to have run allow it.
+    """
+    errors = [(row, e) for row in rows if (e := memory_error(row)) is not None and not row.row.flags & NOT_FITTED]
     logs: dict[str, list[float]] = defaultdict(list)
     for row, e in errors:
-        logs[row.framework].append(e.log)
+        logs[row.kind].append(e.log)
     spread = {name: _shrunk(found, COMMON_MEMORY_SPREAD) for name, found in sorted(logs.items())}
     bounds = {}
-    for name in sorted({row.framework for row in rows}):
+    for name in sorted({row.kind for row in rows}):
         wanted = math.exp(BOUND * spread[name]) if name in spread else BOUND_OTHER
-        bounds[name] = max(BOUND_AT_LEAST, min(wanted, _allowed([row for row in rows if row.framework == name and row.ran])))
-    return spread, bounds
+        observed = [row for row in rows if row.kind == name and row.ran and row.row.text("peak_memory_gib") is None]
+        bounds[name] = max(BOUND_AT_LEAST, min(wanted, _allowed(observed)))
+    ratios = sorted(abs(e.log) / spread[row.kind] for row, e in errors if e.scored)
+    return spread, bounds, _quantile(ratios, COVERED)
 
 
 def _allowed(ran: Sequence[MemoryRow]) -> float:
