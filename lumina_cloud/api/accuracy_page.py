@@ -35,12 +35,17 @@ def bars(found: Accuracy) -> list[str]:
     by_source = validation.grouped(scored, lambda e: e.row.source)
     if total:
         medians = median(s.median for group in by_source.values() if (s := validation.summary(group)))
-        out.append(f"tokens/s, every tenth row left out: median {total.median:.1%} (bar 10%), 90th percentile {total.p90:.1%} (25%), ")
-        out[-1] += f"median over {len(by_source)} sources {medians:.1%} (12%), 80 % interval covers {total.covered:.0%} (75-90%), {total.rows} rows"
+        out.append(
+            f"tokens/s, every tenth row left out: median {total.median:.1%} (bar 10%), 90th percentile {total.p90:.1%} (25%), "
+            f"median over {len(by_source)} sources {medians:.1%} (12%), 80 % interval covers {total.covered:.0%} (75-90%), "
+            f"{total.rows} rows"
+        )
     for name in ("gpu", "size", "source"):
         s = validation.summary(e for e in found.speed[name] if e.scored)
         if s:
-            out.append(f"tokens/s, one {name} left out at a time: median {s.median:.1%}, 90th percentile {s.p90:.1%}, covers {s.covered:.0%}")
+            out.append(
+                f"tokens/s, one {name} left out at a time: median {s.median:.1%}, 90th percentile {s.p90:.1%}, covers {s.covered:.0%}"
+            )
     m = validation.summary(_memory(found))
     if m:
         out.append(f"peak memory: median {m.median:.1%} (bar 6%), 85th percentile {m.p85:.1%} (20%), covers {m.covered:.0%}, {m.rows} rows")
@@ -93,15 +98,17 @@ def documents(found: Accuracy) -> Mapping[str, str]:
 def _page(found: Accuracy) -> str:
     parts = [
         "# How true the estimates are",
-        "Written by `lumina accuracy --write` from the published measurements in `lumina_cloud/catalog/data/measured_*.csv`; nobody edits it.",
-        "The errors are of rows that the constants were not fitted to: a group of rows is left out, the constants are fitted to the rest, and "
-        "the rows left out are estimated. Relative errors are |estimated / measured - 1|. *Scored* rows are dense models in 16 bits on up to 64 "
-        "GPUs without tensor or pipeline parallelism; the others (8 bits, experts, split models) are counted in the tables by "
-        "architecture only.",
+        "Written by `lumina accuracy --write` from the published measurements in `lumina_cloud/catalog/data/measured_*.csv`; "
+        "nobody edits it.",
+        "The errors are of rows that the constants were not fitted to: a group of rows is left out, the constants are fitted to the "
+        "rest, and the rows left out are estimated. Relative errors are |estimated / measured - 1|. *Scored* rows are dense models "
+        "in 16 bits on up to 64 GPUs without tensor or pipeline parallelism; the others (8 bits, experts, split models) are counted "
+        "in the tables by architecture and precision only.",
         "## Against the bars",
         "\n".join(f"- {line}" for line in bars(found)),
-        "A source that is left out is a framework that the planner has never seen, and frameworks differ by up to half in speed on the same "
-        "machine; `lumina estimate` then says so by a wider interval. The planner's own trainer is one such framework on a GPU.",
+        "A source that is left out is a framework that the planner has never seen, and frameworks differ by up to half in speed on "
+        "the same machine; `lumina estimate` then says so by a wider interval. The planner's own trainer is one such framework on a "
+        "GPU.",
         "![estimated against measured speed](accuracy-speed.svg)",
         "![estimated against measured memory](accuracy-memory.svg)",
         "## Speed, by what was left out",
@@ -114,7 +121,10 @@ def _page(found: Accuracy) -> str:
     for name, title, key in groups:
         parts += [f"### {title[0].upper()}{title[1:]}", _table([e for e in found.speed[name] if e.scored], key)]
     parts += ["### By architecture, every tenth row left out, all rows", _table(found.speed["row"], lambda e: e.row.text("arch") or "")]
-    parts += ["### By precision, every tenth row left out, all rows", _table(found.speed["row"], lambda e: e.row.text("precision") or "not said")]
+    parts += [
+        "### By precision, every tenth row left out, all rows",
+        _table(found.speed["row"], lambda e: e.row.text("precision") or "not said"),
+    ]
     parts += ["### The worst ten", _worst([e for e in found.speed["row"] if e.scored])]
     parts += ["## Memory", "Nothing but the spread is fitted, so rows are compared as they are."]
     parts += ["### By GPU", _table(found.memory, lambda e: e.row.text("gpu") or "")]
@@ -142,7 +152,9 @@ def _worst(errors: Sequence[Error]) -> str:
     for e in sorted(errors, key=lambda e: -abs(e.log))[:WORST]:
         what = f"{e.row.text('model_name')}, {e.row.text('n_gpus') or '?'} x {e.row.text('gpu')}, {e.row.text('framework') or e.row.source}"
         known = "; ".join(_FLAG_WORDS[f] for f in sorted(e.row.flags) if f in _FLAG_WORDS) or _twin(e, errors) or "nothing"
-        lines.append(f"| [{e.row.id}]({e.row.source_url}) | {what} | {e.measured:,.4g} | {e.estimated:,.4g} | {e.relative:+.0%} | {known} |")
+        lines.append(
+            f"| [{e.row.id}]({e.row.source_url}) | {what} | {e.measured:,.4g} | {e.estimated:,.4g} | {e.relative:+.0%} | {known} |"
+        )
     return "\n".join(lines)
 
 
@@ -162,7 +174,10 @@ def _constants() -> str:
 
     c = speed_constants()
     lines = ["| constant | fitted | before any measurement |", "| --- | ---: | ---: |"]
-    lines += [f"| {name} | {getattr(c, name):.3g} | {mid:.3g} (factor {math.exp(sd):.2f} either way) |" for name, (mid, sd) in fitting.PRIORS.items()]
+    lines += [
+        f"| {name} | {getattr(c, name):.3g} | {mid:.3g} (factor {math.exp(sd):.2f} either way) |"
+        for name, (mid, sd) in fitting.PRIORS.items()
+    ]
     lines += [f"| speed of {name} | {value:.3g} | 1 |" for name, value in sorted({**c.frameworks, **c.gpus}.items())]
     return "\n".join(lines)
 

@@ -141,7 +141,7 @@ def answer_line(line: str, *, explained: bool = False) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         return {"id": None, "error": f"not a JSON document: {error}"}
     if not isinstance(raw, dict):
-        return {"id": None, "error": "not a JSON object: give {\"id\": ..., \"model\": {...}, \"gpu\": ...}"}
+        return {"id": None, "error": 'not a JSON object: give {"id": ..., "model": {...}, "gpu": ...}'}
     name = raw.get("id")
     name = name if name is None or isinstance(name, str | int | bool) or (isinstance(name, float) and math.isfinite(name)) else str(name)
     try:

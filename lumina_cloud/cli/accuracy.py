@@ -11,7 +11,9 @@ from lumina_cloud.cli import options, output
 
 
 def accuracy(
-    fit: Annotated[bool, typer.Option("--fit", help="Fit the constants to the measurements first, and keep them (in a source checkout).")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the constants to the measurements first, and keep them (in a source checkout).")
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Write docs/accuracy.md and its plots (in a source checkout).")] = False,
     debug: options.Debug = False,
 ) -> None:

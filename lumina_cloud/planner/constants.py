@@ -45,7 +45,6 @@ class MemoryConstants:
         return self.upper.get(SPLIT if split else framework, self.upper_other)
 
 
-
 SPLIT = "(tensor or pipeline parallel)"
 """Stands for all frameworks where a model is split over GPUs."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.planner import throughput
 from lumina_cloud.planner.constants import REFERENCE_GPU, SpeedConstants
@@ -58,7 +58,8 @@ class Observation:
 
 def starting_point() -> SpeedConstants:
     """Return the constants at the middle of their priors."""
-    return SpeedConstants(**{name: middle for name, (middle, _) in PRIORS.items()})
+    middles: dict[str, Any] = {name: middle for name, (middle, _) in PRIORS.items()}
+    return SpeedConstants(**middles)
 
 
 def log_error(o: Observation, c: SpeedConstants) -> float:
@@ -73,9 +74,7 @@ def fit(observations: Sequence[Observation], start: SpeedConstants | None = None
     names = list(PRIORS)
     frameworks = sorted({o.setting.framework for o in observations})
     gpus = sorted({o.gpu.name for o in observations} - {REFERENCE_GPU})
-    c = replace(
-        c, frameworks={f: c.frameworks.get(f, 1.0) for f in frameworks}, gpus={g: c.gpus.get(g, 1.0) for g in gpus}
-    )
+    c = replace(c, frameworks={f: c.frameworks.get(f, 1.0) for f in frameworks}, gpus={g: c.gpus.get(g, 1.0) for g in gpus})
     for _ in range(rounds):
         c, moved = _step(observations, c, names, frameworks, gpus)
         if moved < 1e-3:
@@ -102,7 +101,7 @@ def _step(
             right[i] += weight * row[i] * error
             for j in used:
                 normal[i][j] += weight * row[i] * row[j]
-    _add_priors(normal, right, c, names, frameworks, gpus)
+    _add_priors(normal, right, c, names=names, frameworks=frameworks, gpus=gpus)
     moves = [max(-0.3, min(0.3, move)) for move in _solve(normal, right)]
     n, k = len(names), len(names) + len(frameworks)
     moved = replace(
@@ -115,7 +114,7 @@ def _step(
 
 
 def _add_priors(
-    normal: list[list[float]], right: list[float], c: SpeedConstants, names: list[str], frameworks: list[str], gpus: list[str]
+    normal: list[list[float]], right: list[float], c: SpeedConstants, *, names: list[str], frameworks: list[str], gpus: list[str]
 ) -> None:
     priors = [(math.log(PRIORS[name][0] / getattr(c, name)), PRIORS[name][1]) for name in names]
     priors += [(-math.log(c.frameworks[f]), FRAMEWORK_SD) for f in frameworks]

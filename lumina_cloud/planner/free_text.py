@@ -185,7 +185,7 @@ ADAPTER_SHARE = 0.01
 """Of the parameters, for low-rank adapters where their number is not said."""
 
 
-def states(precision: object, optimizer: object, sharder: Sharder, name: str, kind: Arithmetic, compiled: bool) -> States:
+def states(precision: object, optimizer: object, *, sharder: Sharder, name: str, kind: Arithmetic) -> States:
     """Return bytes per parameter of weights, gradients, master copies and moments."""
     low = f"{_low(precision)} ; {_low(optimizer)}"
     pure = _is_pure(low, name, kind)

@@ -51,10 +51,12 @@ GATHERED_WHOLE = frozenset({"litgpt"})
 all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
 """Frameworks whose published figures are the driver's: context included."""
-FUSED_STEP = frozenset({
-    "torchtitan", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat", "torchtune",
-    "deepspeed", settings.OURS,
-})  # fmt: skip
+FUSED_STEP = frozenset(
+    {
+        *("torchtitan", "torchtune", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "deepspeed", settings.OURS),
+        *("nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
+    }
+)
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
 SMALL_BUCKETS = frozenset({"huggingface"})
 """Used through transformers, whose `auto` makes a bucket as large as the width squared."""
@@ -258,7 +260,9 @@ def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
 
 def _backward_ends(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that are live when the last gradients come out."""
-    first = block(shape, setting).whole.total if shape.n_routed < shape.n_layers else block(shape, setting, entering=shape.entering).whole.total
+    first = (
+        block(shape, setting).whole.total if shape.n_routed < shape.n_layers else block(shape, setting, entering=shape.entering).whole.total
+    )
     unsharded = 0.0
     if setting.framework in GATHERED_WHOLE and setting.stage == 3:
         unsharded = local_parameters(shape, setting) * setting.states.gradients

@@ -15,8 +15,6 @@ from lumina_cloud.planner.setting import Setting
 from lumina_cloud.planner.shape import Shape, dense_or_experts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lumina_cloud.catalog.gpus import Gpu
 
 DEFAULT_SEQ_LEN = 2048
@@ -25,6 +23,7 @@ MOST = 10**9
 """No count of a request may be above that."""
 TOKENS_PER_PASS = 8192
 """Assumed for a micro batch that is not said, if a sequence is shorter."""
+MOST_SEQUENCES = 128
 GPUS_PER_NODE = 8
 
 
@@ -246,14 +245,14 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     if attention is None:
         attention = "fused" if not given.gpu.compute_capability.startswith(("7.0", "7.5")) else "eager"
         notes.said.append(f"attention={attention}")
-    micro_batch, grad_accum = _batch(given, seq_len, replicas, spread.pipeline, name, notes)
+    micro_batch, grad_accum = _batch(given, notes, seq_len=seq_len, replicas=replicas, pipeline=spread.pipeline, name=name)
     return Setting(
         n_gpus=n_gpus,
         seq_len=seq_len,
         micro_batch=micro_batch,
         grad_accum=grad_accum,
         arithmetic=kind,
-        states=free_text.states(given.precision, given.optimizer, sharder, name, kind, compiled),
+        states=free_text.states(given.precision, given.optimizer, sharder=sharder, name=name, kind=kind),
         sharder=sharder,
         stage=stage,
         shards=shards,
@@ -297,13 +296,13 @@ def _shards(spread: free_text.Spread, n_gpus: int, replicas: int, sharder: str) 
     return replicas * spread.context
 
 
-def _batch(given: Description, seq_len: int, replicas: int, pipeline: int, name: str, notes: _Notes) -> tuple[int, int]:
+def _batch(given: Description, notes: _Notes, *, seq_len: int, replicas: int, pipeline: int, name: str) -> tuple[int, int]:
     micro, accum, batch = given.micro_batch, given.grad_accum, given.global_batch_tokens
     if micro is None:
         if batch and accum:
             micro = max(1, round(batch / (seq_len * replicas * accum)))
         else:
-            micro = max(1, TOKENS_PER_PASS // seq_len)
+            micro = max(1, min(MOST_SEQUENCES, TOKENS_PER_PASS // seq_len))
             if batch:
                 micro = min(micro, max(1, batch // (seq_len * replicas)))
         notes.said.append(f"micro_batch={micro}")

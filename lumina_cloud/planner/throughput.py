@@ -222,7 +222,7 @@ def _scores(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants) -> floa
     if gpu.device == "cpu":
         return passes * forward / (rate * CPU_ATTENTION)
     share = c.attention_recent if is_recent(gpu) else c.attention
-    narrow = min(1.0, shape.d_head / 128) ** c.narrow_heads
+    narrow: float = min(1.0, shape.d_head / 128) ** c.narrow_heads
     if setting.attention == "fused":
         return passes * forward / (rate * share * narrow)
     # The whole square is computed, and every score crosses memory several times.
@@ -295,4 +295,3 @@ def _optimizer(shape: Shape, setting: Setting, gpu: Gpu) -> float:
 def mfu(found: Throughput, setting: Setting, gpu: Gpu) -> float:
     """Return the share of the peak that the model's own FLOPs make up at the middle of the estimate."""
     return min(1.0, found.tokens_per_second.mid * found.model_flops_per_token / (setting.n_gpus * peak_flops(gpu, setting)))
-

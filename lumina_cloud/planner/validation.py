@@ -36,8 +36,6 @@ NOT_FITTED = frozenset({"short-sequences"})
 SCORED_PRECISIONS = frozenset({"bf16", "fp16", ""})
 MOST_GPUS = 64
 
-FindGpu = "Callable[[str], Gpu]"
-
 
 @dataclass(frozen=True)
 class Error:
@@ -117,7 +115,18 @@ def description(row: Measured, gpu: Gpu) -> reading.Description:
         found = row.number(column)
         return None if found is None else bool(found)
 
-    counts = ("n_gpus", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "vocab", "n_experts", "top_k", "params_total")
+    counts: tuple[str, ...] = (
+        "n_gpus",
+        "n_layers",
+        "d_model",
+        "n_heads",
+        "n_kv_heads",
+        "d_ff",
+        "vocab",
+        "n_experts",
+        "top_k",
+        "params_total",
+    )
     counts += ("params_active", "micro_batch", "grad_accum", "global_batch_tokens", "seq_len")
     texts = ("parallelism", "activation_checkpointing", "offload", "attention", "compile", "framework")
     return reading.Description(
@@ -198,7 +207,9 @@ def by_fold(i: int, _: SpeedRow) -> str:
     return str(i * 7 % FOLDS)
 
 
-def with_spread(constants: SpeedConstants, errors: Sequence[Error], frameworks: Mapping[str, str], unseen: Sequence[Error]) -> SpeedConstants:
+def with_spread(
+    constants: SpeedConstants, errors: Sequence[Error], frameworks: Mapping[str, str], unseen: Sequence[Error]
+) -> SpeedConstants:
     """Return constants with spreads by framework from errors of rows left out, as wide as holds `COVERED` of the scored ones.
 
     `unseen` are errors of whole sources left out: how far off a framework without measurements may be.
