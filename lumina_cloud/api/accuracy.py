@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,14 @@ def fit_constants(root: Path) -> Path:
     speed = _with_fitted_spread(rows)
     memory_rows, _ = validation.memory_rows(measured.memories(), find_gpu)
     spread, upper, width = validation.memory_spread(memory_rows)
-    memory = replace(constants.memory_constants(), spread=spread, upper=upper, width=width, upper_other=validation.BOUND_OTHER)
+    memory = replace(
+        constants.memory_constants(),
+        spread=spread,
+        upper=upper,
+        width=width,
+        spread_other=validation.SPREAD_OTHER,
+        upper_other=math.exp(validation.BOUND * validation.SPREAD_OTHER),
+    )
     path.write_text(_toml(speed, memory, len(rows), len(memory_rows)), encoding="utf-8")
     return path
 

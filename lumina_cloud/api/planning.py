@@ -15,8 +15,8 @@ from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.ledger import PlanRecord
+from lumina_cloud.planner import explain, published
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.planner import published
 from lumina_cloud.runs import workloads
 from providers import registry
 from providers.contract import OfferQuery
@@ -169,6 +169,14 @@ def _live_notes(found: market.Market, disk_gb: int) -> list[str]:
     return notes
 
 
+def explanation(planned: Planned) -> list[str]:
+    """Return the derivation of the recommended row, of the best row where none is, line by line."""
+    best = planned.plan.recommendation
+    chosen = planned.plan.rows[0] if best is None else best.row
+    title = f"{chosen.model} {chosen.arch} on {chosen.machine.count} x {chosen.machine.gpu.name} at {chosen.machine.provider}"
+    return [title, *explain.plan_lines(chosen)]
+
+
 def no_price(wanted: MachineFilter) -> UsageError:
     """Return the error for machines that no price is known of."""
     kind = f"{wanted.count} x {wanted.gpu or 'any GPU'}" if wanted.count else wanted.gpu
@@ -227,6 +235,11 @@ def row(r: planner.Row) -> schema.PlanRow:
         hours=interval(e.hours),
         usd=money_interval(e.usd),
         loss=interval(e.loss),
+        memory_upper_gib=round(e.memory_upper_gib, 3),
+        hours_by_part={} if e.parts is None else asdict(e.parts),
+        usd_by_part={} if e.costs is None else {name: money.text(usd) for name, usd in asdict(e.costs).items()},
+        checkpoint_gib=e.checkpoint_gib,
+        checkpoint_minutes_best=e.checkpoint_minutes_best,
     )
 
 

@@ -114,7 +114,7 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
     upper = kept * (bound if setting.is_split else EXACT) + working * bound + out
     return Memory(
         items=tuple(MemoryItem(name, units.gib(size)) for name, size in items.items() if size > 0),
-        gib=_interval(kept, working, reserve + out, off),
+        gib=_within(_interval(kept, working, reserve + out, off), units.gib(upper)),
         upper_gib=units.gib(upper),
         reported=_interval(kept, working, reported, off),
         host_gib=_host_gib(shape, setting),
@@ -129,6 +129,11 @@ def _interval(states: float, working: float, rest: float, off: float) -> Interva
     low = states * (1 - off / 4) + working / (1 + off) + 0.5 * rest
     high = states * (1 + off / 4) + working * (1 + off) + 1.5 * rest
     return Interval(units.gib(max(0.0, low)), units.gib(states + working + rest), units.gib(high))
+
+
+def _within(interval: Interval, upper: float) -> Interval:
+    """Return an interval that ends at the bound which decides what fits, if it would go beyond."""
+    return Interval(interval.low, interval.mid, max(interval.mid, min(interval.high, upper)))
 
 
 # --- states --------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import fitting, memory, reading
 from lumina_cloud.planner.constants import SPLIT
+from lumina_cloud.planner.setting import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -277,7 +278,11 @@ BOUND = 1.65
 COMMON_MEMORY_SPREAD = 0.07
 REFUSED_AT_MOST = 0.01
 """Share of the runs known to have run that a bound may refuse: above it the bound is too careful and is lowered."""
-BOUND_AT_LEAST, BOUND_OTHER = 1.04, 1.12
+BOUND_AT_LEAST = 1.04
+SPREAD_OTHER = 0.10
+"""Of a framework without a measured peak."""
+OUR_SPREAD = 0.05
+"""Of our own trainer, whose tensors are counted from its code and checked against what torch allocates."""
 
 
 def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str, float], float]:
@@ -292,9 +297,11 @@ def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str
     spread = {name: _shrunk(found, COMMON_MEMORY_SPREAD) for name, found in sorted(logs.items())}
     bounds = {}
     for name in sorted({row.kind for row in rows}):
-        wanted = math.exp(BOUND * spread[name]) if name in spread else BOUND_OTHER
+        wanted = math.exp(BOUND * spread.get(name, SPREAD_OTHER))
         observed = [row for row in rows if row.kind == name and row.ran and row.row.text("peak_memory_gib") is None]
         bounds[name] = max(BOUND_AT_LEAST, min(wanted, _allowed(observed)))
+        spread.setdefault(name, math.log(bounds[name]) / BOUND)
+    spread[OURS], bounds[OURS] = OUR_SPREAD, math.exp(BOUND * OUR_SPREAD)
     ratios = sorted(abs(e.log) / spread[row.kind] for row, e in errors if e.scored)
     return spread, bounds, _quantile(ratios, COVERED)
 
