@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api import accuracy_page
-from lumina_cloud.catalog import measured, near_names
+from lumina_cloud.catalog import gpus, measured, near_names
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.planner import constants, fitting, validation
+from lumina_cloud.planner import constants, validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,8 @@ class Accuracy:
     """Rows that are known to have fitted or not."""
     refused: list[tuple[Measured, str]]
     rows: list[SpeedRow]
+    usable_sizes: list[float]
+    """Usable GiB of the catalog's GPUs."""
 
 
 def find_gpu(name: str) -> Gpu:
@@ -58,6 +60,7 @@ def measure() -> Accuracy:
         runs=[row for row in memory_rows if row.ran is not None],
         refused=[*refused, *memory_refused],
         rows=rows,
+        usable_sizes=usable_sizes(),
     )
 
 
@@ -135,6 +138,6 @@ def summary_lines(found: Accuracy) -> list[str]:
     return accuracy_page.bars(found)
 
 
-def priors() -> Mapping[str, tuple[float, float]]:
-    """Return what is assumed of the constants before any measurement."""
-    return fitting.PRIORS
+def usable_sizes() -> list[float]:
+    """Return the usable memory of the catalog's GPUs in GiB, ascending."""
+    return sorted({gpu.usable_memory_gib for gpu in gpus.all_gpus() if gpu.usable_memory_gib is not None})

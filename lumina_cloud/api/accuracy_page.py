@@ -66,16 +66,12 @@ def _memory(found: Accuracy) -> list[Error]:
     return [e for e in found.memory if e.scored and not e.row.flags & validation.NOT_FITTED]
 
 
-_SMALLER = (14.75, 15.6, 22.06, 23.65, 31.4, 39.39, 44.4, 47.5, 79.1, 94.5, 139.8)
-"""Usable GiB of the catalog's GPUs."""
-
-
 def _reduced(found: Accuracy) -> tuple[int, int]:
     """Count published peaks on the largest memory below them, and how many of them are said not to fit."""
     cases = caught = 0
     for row in found.runs:
         peak = row.row.number("peak_memory_gib")
-        below = [gib for gib in _SMALLER if peak is not None and gib < peak]
+        below = [gib for gib in found.usable_sizes if peak is not None and gib < peak]
         if below:
             cases += 1
             caught += row.counted.upper_gib > below[-1]

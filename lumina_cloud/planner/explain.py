@@ -48,7 +48,8 @@ def _model(shape: Shape, setting: Setting) -> list[str]:
         + (f" x {shape.n_experts} experts, top {shape.top_k}" if shape.n_experts else "")
         + f", vocabulary {shape.vocab:,}",
         f"FLOPs of one token forward = {forward:.4g}: matrices {f.dense + f.experts:.4g}, routing {f.routing:.4g}, "
-        f"scores {shapes.CAUSAL_SHARE * f.scores:.4g} (causal half of 4 x layers x sequence {setting.seq_len:,} x width), head {f.head:.4g}",
+        f"scores {shapes.CAUSAL_SHARE * f.scores:.4g} (causal half of 4 x layers x sequence {setting.seq_len:,} x width), "
+        f"head {f.head:.4g}",
         f"FLOPs of one token trained = {3 * forward:.4g} = 3 x forward  [the backward pass costs two: Kaplan et al. 2020, section 2.1]",
     ]
     executed = throughput.executed_flops(shape, setting)
@@ -69,12 +70,13 @@ def _speed(shape: Shape, setting: Setting, gpu: Gpu) -> list[str]:
     tokens = setting.micro_batch * setting.seq_len * setting.grad_accum * setting.replicas
     s = found.tokens_per_second
     out = [
-        f"peak of a {gpu.name} = {peak / 1e12:,.4g} TFLOP/s {setting.arithmetic}  [{gpu.source(figure)}]",
-        f"matrix products reach {rate / 1e12:,.4g} TFLOP/s = {rate / peak:.0%} of it at width {shape.d_model} and {setting.tokens:,.0f} rows: "
-        f"share {c.matmul:.3g} of the best measured product, x width / (width + {c.half_width:.3g}), x rows / (rows + {c.half_rows:.3g})  [{FITTED}]",
+        f"peak of {gpu.name} = {peak / 1e12:,.4g} TFLOP/s {setting.arithmetic}  [{gpu.source(figure)}]",
+        f"matrix products reach {rate / 1e12:,.4g} TFLOP/s = {rate / peak:.0%} of it at width {shape.d_model} and "
+        f"{setting.tokens:,.0f} rows: share {c.matmul:.3g} of the best measured product, x width / (width + {c.half_width:.3g}), "
+        f"x rows / (rows + {c.half_rows:.3g})  [{FITTED}]",
         f"memory moves {gpu.bandwidth_gb_s:,.4g} GB/s  [{gpu.source('bandwidth_gb_s')}]",
-        f"one step = {tokens:,} tokens = micro batch {setting.micro_batch} x sequence {setting.seq_len:,} x accumulation {setting.grad_accum} "
-        f"x {setting.replicas} replica(s)",
+        f"one step = {tokens:,} tokens = micro batch {setting.micro_batch} x sequence {setting.seq_len:,} x accumulation "
+        f"{setting.grad_accum} x {setting.replicas} replica(s)",
         f"matrix products {step.matmul:.4g} s, attention scores {step.attention:.4g} s, tensors crossing memory {step.memory_bound:.4g} s: "
         f"computation {step.compute:.4g} s; launching kernels {step.launch:.4g} s (the larger of the two counts)",
         f"communication not hidden {step.communication:.4g} s, pipeline bubble {step.bubble:.4g} s, host traffic {step.host:.4g} s, "
@@ -84,7 +86,8 @@ def _speed(shape: Shape, setting: Setting, gpu: Gpu) -> list[str]:
         out.append(f"factor {step.factor:.3g} = what is measured of {setting.framework} and {gpu.name} beyond that  [{FITTED}]")
     out += [
         f"step time = {step.total:.4g} s",
-        f"tokens/s = {s.mid:,.4g} = {tokens:,} / {step.total:.4g}, on {n} GPU(s); four of five between {s.low:,.4g} and {s.high:,.4g}  [{FITTED}]",
+        f"tokens/s = {s.mid:,.4g} = {tokens:,} / {step.total:.4g}, on {n} GPU(s); four of five between {s.low:,.4g} and "
+        f"{s.high:,.4g}  [{FITTED}]",
         f"utilisation = {throughput.mfu(found, setting, gpu):.1%} = tokens/s x {found.model_flops_per_token:.4g} / ({n} x peak)",
     ]
     return out
@@ -94,8 +97,8 @@ def _memory(shape: Shape, setting: Setting, gpu: Gpu) -> list[str]:
     found = memory.of_setting(shape, setting, gpu)
     s = setting.states
     out = [
-        f"bytes a parameter = {s.weights:g} weights + {s.gradients:g} gradients + {s.master:g} master + {s.moments:g} moments, sharded over "
-        f"{setting.shards} GPU(s) from stage {setting.stage}  [Rajbhandari et al. 2020, arXiv 1910.02054]"
+        f"bytes a parameter = {s.weights:g} weights + {s.gradients:g} gradients + {s.master:g} master + {s.moments:g} moments, "
+        f"sharded over {setting.shards} GPU(s) from stage {setting.stage}  [Rajbhandari et al. 2020, arXiv 1910.02054]"
     ]
     out += [f"memory: {item.name} = {item.gib:.3f} GiB" for item in found.items]
     out.append(f"memory per GPU = {found.gib.mid:.3f} GiB = their sum; four of five between {found.gib.low:.3f} and {found.gib.high:.3f}")

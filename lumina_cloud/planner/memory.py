@@ -158,7 +158,7 @@ def _states(shape: Shape, setting: Setting) -> dict[str, float]:
     n, s = local_parameters(shape, setting), setting.states
     to_host = setting.offload != "none"
     weights = n * s.weights / _shard(setting, 3)
-    if setting.offload == "optimizer+parameters":
+    if _weights_at_host(setting):
         weights = 0.0
     return {
         "weights": weights,
@@ -168,6 +168,11 @@ def _states(shape: Shape, setting: Setting) -> dict[str, float]:
         "gathered layers": _gathered(shape, setting, n),
         "cast weights": n * s.cast if setting.stage < 3 else 0.0,
     }
+
+
+def _weights_at_host(setting: Setting) -> bool:
+    """Whether weights live in the host's memory: only sharded ones can."""
+    return setting.offload == "optimizer+parameters" and setting.stage == 3
 
 
 def _buckets(shape: Shape, setting: Setting, n: float) -> float:
@@ -188,7 +193,7 @@ def _gathered(shape: Shape, setting: Setting, n: float) -> float:
     if setting.stage < 3:
         return 0.0
     size, one = setting.bytes_per_element, shape.block_parameters / setting.tensor
-    own = n * setting.states.weights / setting.shards if setting.offload != "optimizer+parameters" else 0.0
+    own = n * setting.states.weights / setting.shards if not _weights_at_host(setting) else 0.0
     embedding = shape.embedding_parameters / setting.tensor / setting.pipeline
     if setting.framework in GATHERED_WHOLE:
         return max(0.0, n * size - own / setting.states.weights * size)
@@ -244,8 +249,8 @@ def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
     }
     if setting.activations_to_host:
         kept = dict.fromkeys(kept, 0.0)
-    # What is computed again comes on top of what one block keeps anyway, never above the block kept whole.
-    again = largest.whole.total - largest.stays.total
+    # What is computed again (or fetched) comes on top of what one block keeps anyway, never above the block kept whole.
+    again = largest.whole.total - (0.0 if setting.activations_to_host else largest.stays.total)
     kept["one block, recomputed"] = again
     kept["gradients of activations"] = largest.whole.feed_forward / 2 + 2 * shape.d_model * size
     kept["head"] = 2 * shape.d_model * size
