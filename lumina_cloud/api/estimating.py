@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -15,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from lumina_cloud.catalog import gpus, near_names
 from lumina_cloud.core import units
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.planner import explain, memory, reading, throughput
+from lumina_cloud.planner import explain, free_text, memory, reading, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -201,8 +202,18 @@ def _gpu(request: Request) -> tuple[Gpu, list[str]]:
         return _given_gpu(specs), []
     if not isinstance(request.gpu, str) or not request.gpu.strip():
         raise UsageError("gpu is empty", "give a name, e.g. A100-80GB-SXM")
+    if request.gpu.strip().lower() == gpus.CPU:
+        return _this_cpu(free_text.arithmetic(request.precision) or "bf16"), []
     gpu, note = near_names.nearest(request.gpu)
     return gpu, [note] if note else []
+
+
+@cache
+def _this_cpu(precision: str) -> Gpu:
+    """Return this computer's processor, measured at its first use."""
+    from lumina_cloud.api import cpu_benchmark, settings
+
+    return cpu_benchmark.local_cpu(settings.load().home, measure=precision)
 
 
 def _given_gpu(specs: GpuSpecs) -> Gpu:
@@ -253,8 +264,6 @@ def _description(request: Request, gpu: Gpu) -> reading.Description:
 
 def _with_arithmetic(given: reading.Description) -> tuple[reading.Description, list[str]]:
     """Return the description with a precision that the GPU has: bf16 on a V100 becomes fp16, fp8 on an A100 bf16."""
-    from lumina_cloud.planner import free_text
-
     kind, gpu = free_text.arithmetic(given.precision), given.gpu
     has = {"fp8": gpu.fp8_tflops, "bf16": gpu.bf16_tflops, "fp16": gpu.fp16_tflops, "tf32": gpu.tf32_tflops, "fp32": gpu.fp32_tflops}
     if kind is None or has[kind]:

@@ -98,9 +98,12 @@ class SpeedConstants:
 
     def interval(self, setting: Setting, gpu: Gpu, *, has_experts: bool) -> tuple[float, float]:
         """Return the interval around the middle, as factors of the speed."""
+        if gpu.device == "cpu":
+            # Measured on this very processor; or not yet, and processors differ by a factor of three.
+            return (1 / 1.2, 1.2) if gpu.measured(setting.arithmetic) else (0.45, 2.0)
         known = setting.framework in self.frameworks
         sd = self.spread.get(setting.framework, self.spread_other) if known else self.spread_other
-        if gpu.name not in self.gpus and gpu.device != "cpu" and gpu.name != REFERENCE_GPU:
+        if gpu.name not in self.gpus and gpu.name != REFERENCE_GPU:
             sd = math.hypot(sd, UNSEEN_GPU_SPREAD)
         if setting.tensor * setting.pipeline * setting.expert > 1 or has_experts or setting.offload != "none":
             sd = max(sd, self.spread_other)

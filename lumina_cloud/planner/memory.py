@@ -38,8 +38,17 @@ CUDA_CONTEXT_GIB = 0.75
 NCCL_GIB = 0.4
 """Channels and buffers of the collectives."""
 
-CPU_PROCESS_GIB = 0.55
-"""Resident size of a Python process with torch and DeepSpeed loaded, before any model."""
+CPU_PROCESS_GIB = 0.24
+"""Resident size of a Python process with torch loaded, before any model."""
+CPU_LATER_GIB = 0.21
+"""What it loads on the way: DeepSpeed's engine, autograd, kernels."""
+CPU_KERNELS_GIB = 0.69
+"""Kernels that oneDNN keeps for experts' 16-bit products, one for each number of rows, up to its limit of 1024."""
+CPU_RESERVE = 0.35
+"""Of activations: what the C library keeps of freed memory."""
+CPU_SPREAD = 0.15
+CPU_STEP_BYTES = 12
+"""Per parameter: fp32 gradients and AdamW's two temporaries, which the C library does not put where activations were."""
 
 EXACT = 1.01
 """Of states, whose bytes are known: alignment and small buffers."""
@@ -100,16 +109,23 @@ def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
 def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
     """Count the memory per GPU of a model in a setting."""
     states = _states(shape, setting)
-    moments = (_turning(shape, setting), _backward_ends(shape, setting), _stepping(shape, setting, gpu))
+    moments = [_turning(shape, setting), _backward_ends(shape, setting)]
+    if gpu.device == "cuda":
+        moments.append(_stepping(shape, setting))
     peak = max(moments, key=lambda found: sum(found.values()))
-    outside = _outside(setting, gpu)
+    outside = _outside(shape, setting, gpu)
     c = memory_constants()
     kept, working, out = sum(states.values()), sum(peak.values()), sum(outside.values())
-    reserve = c.reserve * working
+    on_cpu = gpu.device == "cpu"
+    reserve = CPU_RESERVE * (working - peak.get("logits and loss", 0.0)) if on_cpu else c.reserve * working
     items = {**states, **peak, "allocator reserve": reserve, **outside}
     reported = reserve if setting.framework in RESERVED else 0.0
     reported += out if setting.framework in DRIVER_READING or gpu.device == "cpu" else 0.0
     off, bound = c.interval(setting.framework, split=setting.is_split), max(1.0, c.bound(setting.framework, split=setting.is_split))
+    if on_cpu:
+        # All of it is read off the process: there is no allocator that counts.
+        kept, working, reserve, reported, off, bound = kept + out, working + reserve, 0.0, 0.0, CPU_SPREAD, 1 + CPU_SPREAD
+        out = 0.0
     # Of a model that is split, the states are uncertain too: stages and ranks differ.
     upper = kept * (bound if setting.is_split else EXACT) + working * bound + out
     return Memory(
@@ -286,7 +302,7 @@ def _backward_ends(shape: Shape, setting: Setting) -> dict[str, float]:
     }
 
 
-def _stepping(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
+def _stepping(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that are live while the optimizer steps."""
     if setting.offload != "none":
         return {"gradients": _gradients(shape, setting)}
@@ -297,15 +313,20 @@ def _stepping(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
         found["fp32 gradients at the step"] = 4.0 * n
         if setting.stage >= 2:
             found["gradients"] = 0.0
-    if gpu.device == "cuda" and setting.framework not in FUSED_STEP:
+    if setting.framework not in FUSED_STEP:
         # torch's AdamW over lists of tensors computes on all of them at once; ZeRO's tensors are the whole shard.
         found["optimizer temporaries"] = (4.0 if setting.states.moments >= 8 else setting.states.weights) * n
     return found
 
 
-def _outside(setting: Setting, gpu: Gpu) -> dict[str, float]:
+def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
     if gpu.device == "cpu":
-        return {"process": CPU_PROCESS_GIB * units.GIB}
+        measured = gpu.rates[0].base_gib if gpu.rates else CPU_PROCESS_GIB
+        found = {"process": (measured + CPU_LATER_GIB) * units.GIB}
+        if shape.n_experts and setting.bytes_per_element == 2:
+            found["kernels of experts"] = CPU_KERNELS_GIB * units.GIB
+        n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+        return {**found, "step beside activations": CPU_STEP_BYTES * n}
     return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": NCCL_GIB * units.GIB if setting.n_gpus > 1 else 0.0}
 
 

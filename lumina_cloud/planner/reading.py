@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import free_text
-from lumina_cloud.planner.setting import Setting
+from lumina_cloud.planner.setting import OURS, Setting
 from lumina_cloud.planner.shape import Shape, dense_or_experts
 
 if TYPE_CHECKING:
@@ -208,11 +208,20 @@ def _experts(given: Description, notes: _Notes) -> tuple[int, int]:
 # --- how it is trained ---------------------------------------------------------------------------------------------------
 
 
+def _framework(given: Description, notes: _Notes) -> str:
+    name, guessed = free_text.framework(given.framework, given.precision, given.optimizer, given.sharding, given.parallelism)
+    if not guessed:
+        return name
+    if given.gpu.device == "cpu":
+        # Nobody else's figures of processors are known.
+        name = OURS
+    notes.said.append(f"framework={name}")
+    return name
+
+
 def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> Setting:
     n_gpus = notes.take(given.n_gpus, 1, "n_gpus")
-    name, guessed = free_text.framework(given.framework, given.precision, given.optimizer, given.sharding, given.parallelism)
-    if guessed:
-        notes.said.append(f"framework={name}")
+    name = _framework(given, notes)
     kind = free_text.arithmetic(given.precision)
     if kind is None:
         kind = "bf16" if given.gpu.bf16_tflops else "fp16" if given.gpu.fp16_tflops else "fp32"
@@ -227,6 +236,8 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     stage = spread.stage
     if sharder is None or stage is None:
         sharder, stage = ("none", 0) if replicas == 1 else ("ddp", 0)
+        if name == OURS:
+            sharder, stage = "zero", 1
         if name in _DISTRIBUTED_OPTIMIZER and n_gpus > 1:
             sharder, stage = "ddp", 1
         notes.said.append(f"parallelism: {'data parallel' if n_gpus > 1 else 'one GPU'}, ZeRO stage {stage}")
@@ -267,7 +278,7 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
         activations_to_host=free_text.activations_to_host(given.offload, given.activation_checkpointing),
         compiled=compiled,
         framework=name,
-        chunked_loss=name == "lumina",
+        chunked_loss=name == OURS,
         gradient_freed=free_text.gradient_is_freed(given.precision, given.optimizer),
         gpus_per_node=wires.gpus_per_node or GPUS_PER_NODE,
         network_gb_s=wires.network_gb_s,

@@ -8,6 +8,7 @@ What is not derived is in `constants`: shares of peaks, fitted to published meas
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from lumina_cloud.planner import shape as shapes
 from lumina_cloud.planner.activations import PROBABILITY_BYTES, block, is_unfused, logit_bytes
 from lumina_cloud.planner.communication import communication, pcie_gb_s
 from lumina_cloud.planner.constants import SpeedConstants, speed_constants
+from lumina_cloud.planner.cpu_speed import CpuStep, cpu_step
 from lumina_cloud.planner.estimate import Interval
 from lumina_cloud.planner.memory import layers_here, local_parameters
 
@@ -100,13 +102,19 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu, constants: SpeedConstan
     """Estimate the speed of a model in a setting, all GPUs together."""
     c = constants or speed_constants()
     peak = peak_flops(gpu, setting)
-    step = step_time(shape, setting, gpu, c)
+    rates = gpu.measured(setting.arithmetic)
+    step = _measured_step(cpu_step(shape, setting, rates)) if rates else step_time(shape, setting, gpu, c)
     batch = float(setting.micro_batch * setting.seq_len * setting.grad_accum * setting.replicas)
     executed = executed_flops(shape, setting)
-    ceiling = setting.n_gpus * peak / executed
+    ceiling = math.inf if rates else setting.n_gpus * peak / executed
     mid = min(batch / step.total, ceiling)
     low, high = c.interval(setting, gpu, has_experts=shape.n_experts > 0)
     return Throughput(Interval(mid * low, mid, min(mid * high, ceiling)), step, executed, 3 * shape.flops.forward_causal)
+
+
+def _measured_step(found: CpuStep) -> StepTime:
+    """Return a processor's step as that of any device."""
+    return StepTime(found.matmul, found.attention, found.other, 0.0, 0.0, 0.0, 0.0, found.optimizer, 1.0)
 
 
 def peak_flops(gpu: Gpu, setting: Setting) -> float:
