@@ -77,6 +77,9 @@ def _whole(shape: Shape, setting: Setting, entering: float) -> Block:
     size, d, tensor = setting.bytes_per_element, shape.d_model, setting.tensor
     spread = tensor if setting.framework in SEQUENCE_PARALLEL else 1
     unfused = 2 * 4 * d if is_unfused(shape, setting) and size == 2 else 0
+    if setting.unfused_norms:
+        # Two norms: their result before the weight in fp32, and in 16 bits also their input in fp32.
+        unfused = 2 * (8 if size == 2 else 4) * d
     norms = (3 * size * d + unfused) / spread
     heads = 2 * shape.d_q + 2 * shape.d_kv
     if setting.framework in REPEATED_HEADS and not setting.compiled:

@@ -44,7 +44,7 @@ CPU_LATER_GIB = 0.21
 """What it loads on the way: DeepSpeed's engine, autograd, kernels."""
 CPU_KERNELS_GIB = 0.69
 """Kernels that oneDNN keeps for experts' 16-bit products, one for each number of rows, up to its limit of 1024."""
-CPU_RESERVE = 0.35
+CPU_RESERVE = 0.2
 """Of activations: what the C library keeps of freed memory."""
 CPU_SPREAD = 0.15
 CPU_STEP_BYTES = 12
@@ -102,7 +102,7 @@ def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     """Count the memory per GPU of `config` in `layout`. The layout in `config` is not looked at."""
     training = config.training
     return of_setting(
-        shapes.of_model(config.model, training.seq_len), settings.of_layout(layout, training.seq_len, training.precision), gpu
+        shapes.of_model(config.model, training.seq_len), settings.of_layout(layout, training.seq_len, training.precision, gpu.device), gpu
     )
 
 

@@ -76,6 +76,8 @@ class Setting:
     virtual_stages: int = 1
     """Chunks per pipeline stage (interleaving)."""
     overlapped_tensor: bool = False
+    unfused_norms: bool = False
+    """Whether torch's own norm is made of single operations that each keep their result, as on a processor."""
 
     @property
     def tokens(self) -> float:
@@ -106,7 +108,7 @@ FULL_32 = States(weights=4, gradients=4, master=0, moments=8, cast=0)
 
 
 @lru_cache(maxsize=4096)
-def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision) -> Setting:
+def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision, device: str = "cuda") -> Setting:
     """Return what this project's trainer does: DeepSpeed's ZeRO, fused attention, a loss in chunks, nothing compiled."""
     # DeepSpeed keeps a master copy of its shard even of fp32 weights.
     states = MIXED_DEEPSPEED if precision != "fp32" else States(weights=4, gradients=4, master=4, moments=8, cast=0)
@@ -136,4 +138,5 @@ def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision) -> Setti
         gpus_per_node=max(8, layout.n_gpus),
         network_gb_s=None,
         link_gb_s=None,
+        unfused_norms=device == "cpu",
     )

@@ -94,7 +94,7 @@ def throughput(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Throughput:
     """Estimate the speed of `config` in `layout`. Raises ValueError for a GPU without arithmetic of that precision."""
     training = config.training
     shape = shapes.of_model(config.model, training.seq_len)
-    setting = settings.of_layout(layout, training.seq_len, training.precision)
+    setting = settings.of_layout(layout, training.seq_len, training.precision, gpu.device)
     return of_setting(shape, setting, gpu)
 
 
