@@ -97,7 +97,9 @@ Look = Callable[["OfferQuery", "str | None"], "market.Market"]
 """Asks the markets: a query, and one provider or all of them."""
 
 
-def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None, *, measure: bool = False) -> Planned:
+def make_plan(
+    session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None, *, measure: bool = False
+) -> Planned:
     """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
 
     With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
