@@ -103,7 +103,7 @@ class Lumina:
     def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False) -> Planned:
         """Plan a workload and keep the plan. With `live` on what the markets offer now. Raises UsageError, DataError, LedgerError."""
         looked = self._look if live else None
-        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked)
+        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True)
         planning.keep(self.session, planned)
         return planned
 

@@ -59,6 +59,15 @@ class PlanRow(Document):
     hours: Range
     usd: MoneyRange
     loss: Range
+    memory_upper_gib: float
+    """Per GPU, not exceeded in 95 cases of 100: what `fits` goes by."""
+    hours_by_part: dict[str, float]
+    """As expected: start_up, data, warm_up, training, checkpoints, transfer, evaluation, interruptions."""
+    usd_by_part: dict[str, str]
+    """As expected: rental, storage, traffic."""
+    checkpoint_gib: float
+    checkpoint_minutes_best: float | None
+    """Between checkpoints, where the machine may be interrupted."""
 
 
 class Published(Document):
@@ -137,6 +146,8 @@ class PlanDocument(Document):
     recommendation: Recommended | None
     refused: list[str]
     notes: list[str]
+    explanation: list[str] = []
+    """The derivation of the recommended row (of the first, where none is), if it was asked for; it is not kept in the ledger."""
 
 
 class SampleDocument(Document):

@@ -10,7 +10,9 @@ import typer
 
 from lumina_cloud import __version__
 from lumina_cloud.cli import output, sandbox
+from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
+from lumina_cloud.cli.estimate import estimate
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
@@ -29,7 +31,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, sample, weights, costs, report, audit, doctor):
+VERBS = (
+    *(plan, estimate, offers, prices, launch, status, logs, stop, resume, results, sample, weights),
+    *(costs, report, audit, accuracy, doctor),
+)
+
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
 

@@ -29,19 +29,23 @@ def plan(
     recipe: options.Recipe = None,
     init_from: options.InitFrom = None,
     live: Annotated[bool, typer.Option("--live", help="Plan on what the markets offer now, in place of the price book.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Derive the recommended row line by line, with numbers and sources.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what training a model needs, takes, costs and yields on each machine."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.api.planning import MachineFilter
+        from lumina_cloud.api.planning import MachineFilter, explanation
         from lumina_cloud.api.requests import Options, workload_request
 
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         request = workload_request(model, given)
         with Lumina() as lumina:
-            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live).document
+            planned = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live)
+        document = planned.document
+        if explain:
+            document = document.model_copy(update={"explanation": explanation(planned)})
         if json:
             output.emit(document)
         else:

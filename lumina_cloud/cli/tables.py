@@ -47,6 +47,7 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
         parts.append(_recipes(document.recipes))
     if document.published:
         parts += _published(document.published)
+    parts += [Text(line) for line in document.explanation]
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
     parts.append(_next_step(document))
     return parts

@@ -123,4 +123,5 @@ def test_where_nothing_fits_the_layout_that_needs_least_is_shown():
 def test_large_models_on_small_gpus_offload_and_small_models_do_not(count):
     assert choose(preset("debug200m", "dense"), gpus.resolve("4090"), count, NOTHING).config.layout.offload == "none"
     b7 = choose(preset("b7", "dense"), gpus.resolve("A100-80GB-PCIe"), count, NOTHING)
-    assert (b7.config.layout.offload == "none") == (count == 8)
+    # 16 bytes a parameter are 104 GiB: one GPU cannot hold the states, two can.
+    assert (b7.config.layout.offload == "none") == (count > 1)
