@@ -27,7 +27,7 @@ from tests.providers import worlds
 SCALE = 8
 """How much faster than ours the sandbox's time runs: its limits are of seconds, and a suite is not to wait for them."""
 
-PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0123456789abcdefghijklmnopqrstuvwxyzABCDEF lumina"
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f lumina"
 
 
 def until(condition, seconds=60.0):
