@@ -136,9 +136,14 @@ class Ledger:
         tail = "WHERE provider = :provider AND intended_at >= :since ORDER BY intended_at, rental_id"
         return self._all(RentalRecord, tail, provider=provider, since=self._moment(since))
 
-    def rental_providers(self) -> list[str]:
-        """Return the providers that anything was ever rented from."""
-        return [row["key"] for row in self.database.rows("SELECT key FROM spending WHERE dimension = 'provider' ORDER BY key")]
+    def rental_of_instance(self, provider: str, instance_id: str) -> RentalRecord | None:
+        """Return the rental of a provider's instance."""
+        tail = "WHERE instance_id = :instance_id AND provider = :provider"
+        return self._one(RentalRecord, tail, instance_id=instance_id, provider=provider)
+
+    def has_rentals(self, provider: str) -> bool:
+        """Whether anything was ever rented from a provider."""
+        return bool(self.database.rows("SELECT rental_id FROM rentals WHERE provider = :provider LIMIT 1", {"provider": provider}))
 
     def events(self, run_id: str) -> list[EventRecord]:
         """Return what happened to a run, oldest first."""
@@ -175,15 +180,6 @@ class Ledger:
     def charges_of_rental(self, rental_id: str) -> list[ChargeRecord]:
         """Return all charges of a rental, counted or not."""
         return self._all(ChargeRecord, "WHERE rental_id = :rental_id ORDER BY since, charge_id", rental_id=rental_id)
-
-    def prices(self, since: datetime, gpu: str | None = None, provider: str | None = None) -> list[PriceRecord]:
-        """Return prices that were seen since then, oldest first."""
-        query = (
-            select(tables.PriceSeen).where(tables.PriceSeen.seen_at >= since).order_by(tables.PriceSeen.seen_at, tables.PriceSeen.provider)
-        )
-        if gpu is not None:
-            query = query.where(tables.PriceSeen.gpu == gpu)
-        return self._all(PriceRecord, query if provider is None else query.where(tables.PriceSeen.provider == provider))
 
     def spent(self, run_id: str) -> Decimal:
         """Return the sum of a run's charges."""
