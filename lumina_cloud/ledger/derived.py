@@ -64,7 +64,7 @@ def write_facts(connection: Connection, ledger_id: str) -> dict[str, str]:
 
 def stream(connection: Connection, sql: str) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a query without holding all of them."""
-    result = connection.execution_options(yield_per=BATCH).exec_driver_sql(sql)
+    result = connection.exec_driver_sql(sql, execution_options={"yield_per": BATCH})
     for row in result.mappings():
         yield dict(row)
 
