@@ -19,8 +19,7 @@ _FOLDERS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *s
 def program(name):
     """Return where a program of the server is, None when it is not installed."""
     beside = next((folder / name for folder in _FOLDERS if (folder / name).exists()), None)
-    found = str(beside) if beside else shutil.which(name)
-    return found
+    return str(beside) if beside else shutil.which(name)
 
 
 def available():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lumina_cloud.api import settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, ProviderError, UsageError
+from lumina_cloud.core.errors import LedgerError, LuminaError, ProviderError, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
@@ -84,7 +84,17 @@ class Lumina:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(LuminaError):
+            # Telling comes last: nothing waits for it, and nothing fails by it.
+            self._tell()
         self.ledger.close()
+
+    def _tell(self) -> None:
+        """Send what the user is to be told, if there is a way and something to tell."""
+        if self.settings.webhook:
+            from lumina_cloud.api import notifying
+
+            notifying.tell(self.session)
 
     def provider(self, name: str) -> Provider:
         """Return a provider's client. Raises UsageError for an unknown name, CredentialsError where its key is missing."""

@@ -431,6 +431,58 @@ class DoctorDocument(Document):
     checks: list[Check]
 
 
+class BackupDocument(Document):
+    """`lumina ledger backup --json`."""
+
+    path: str
+    bytes: int
+
+
+class RestoreDocument(Document):
+    """`lumina ledger restore --json`. `kept` is where the ledger is that was there before."""
+
+    path: str
+    backup: str
+    kept: str | None
+    next: str
+
+
+class VerifyDocument(Document):
+    """`lumina ledger verify --json`."""
+
+    ledger: str
+    ok: bool
+    rows: dict[str, int]
+    problems: list[str]
+    way_back: str
+
+
+class ImportDocument(Document):
+    """`lumina ledger import --json`. Rows that were there already are not added again."""
+
+    rows: int
+    added: dict[str, int]
+
+
+class RebuildDocument(Document):
+    """`lumina doctor --rebuild --json`."""
+
+    path: str
+    sources: list[str]
+    kept: str | None
+    rows: dict[str, int]
+    adopted: list[str]
+    """Tags of instances that no rental was known of."""
+    notes: list[str]
+
+
+class RemovedDocument(Document):
+    """`lumina rm --json` and `lumina prune --json`."""
+
+    runs: list[str]
+    bytes: int
+
+
 class ErrorBody(Document):
     """What was wrong, and what to type next."""
 

@@ -13,6 +13,8 @@ from lumina_cloud.cli import output, sandbox
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.launch import launch
+from lumina_cloud.cli.ledger import app as ledger_app
+from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.runs import logs, report, results, resume, status, stop
@@ -28,9 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, budget, report, audit, doctor):
+for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, budget, report, audit, doctor, rm, prune):
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(ledger_app)
 
 
 def _version(value: bool) -> None:  # typer's callback shape

@@ -145,14 +145,14 @@ def _open_file(path: Path, clock: Clock) -> Database:
     with errors_of(database.where, path):
         # Read before the database: a mark is written after its commit, so what is read later must hold it.
         noted = mark.read(path)
-        revision = None if sqlite_file.prepare(path) else sqlite_file.revision(path, BUSY_SECONDS)
-        _refuse_newer(database.where, revision)
-        if revision != HEAD:
+        seen = sqlite_file.Look(None, {}) if sqlite_file.prepare(path) else sqlite_file.look(path, BUSY_SECONDS)
+        _refuse_newer(database.where, seen.revision)
+        if noted is not None and seen.facts:
+            mark.refuse_older(path, noted, seen.facts)
+        if seen.revision != HEAD:
             from lumina_cloud.ledger import migrating
 
-            migrating.migrate(database, revision)
-        elif noted is not None:
-            mark.refuse_older(path, noted, sqlite_file.facts(path, BUSY_SECONDS))
+            migrating.migrate(database, seen.revision)
     return database
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from lumina_cloud.ledger import spending
+from lumina_cloud.ledger import spending, sqlite_file
 from lumina_cloud.ledger.records import ChargeRecord, EventRecord, FactRecord, RentalRecord, RunRecord, SpendingRecord
 from lumina_cloud.ledger.rows import KEYS, TABLES, columns, from_stored, seal, to_record, to_row
 from lumina_cloud.ledger.tables import Base
@@ -37,12 +37,17 @@ def refresh(connection: Connection, ledger_id: str) -> dict[str, str]:
         if cls not in (EventRecord, FactRecord, SpendingRecord):
             _reseal(connection, cls)
     _chain(connection)
+    refresh_spending(connection)
+    return write_facts(connection, ledger_id)
+
+
+def refresh_spending(connection: Connection) -> None:
+    """Fill the spending table anew from runs, rentals and charges."""
     connection.execute(delete(table(SpendingRecord)))
     made = spending_of_all(lambda sql: stream(connection, sql))
     rows = [to_row(spending.record(cell, measures)) for cell, measures in sorted(made.items())]
     for start in range(0, len(rows), BATCH):
         connection.execute(insert(table(SpendingRecord)), rows[start : start + BATCH])
-    return write_facts(connection, ledger_id)
 
 
 def write_facts(connection: Connection, ledger_id: str) -> dict[str, str]:
@@ -57,6 +62,8 @@ def write_facts(connection: Connection, ledger_id: str) -> dict[str, str]:
         "commits": str(int(kept.get("commits", "0")) + 1),
         "events": f"{count} {last[0]} {last[1]}" if last else f"0 0 {FIRST_EVENT}",
     }
+    if connection.dialect.name == "sqlite":
+        kept["schema"] = sqlite_file.schema_hash(connection.connection.driver_connection)  # type: ignore[arg-type]  # it is sqlite3's
     connection.execute(delete(facts))
     connection.execute(insert(facts), [to_row(FactRecord(name, value)) for name, value in kept.items()])
     return kept

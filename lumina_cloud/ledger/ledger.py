@@ -218,6 +218,10 @@ class Ledger:
         """Return notices that are to be sent by now, oldest first."""
         return self._all(NoticeRecord, f"WHERE state = 'due' AND due_at <= :now ORDER BY due_at LIMIT {int(limit)}", now=self._moment(now))
 
+    def notice(self, notice_id: str) -> NoticeRecord | None:
+        """Return a notice by its id."""
+        return self._one(NoticeRecord, "WHERE notice_id = :notice_id", notice_id=notice_id)
+
     def sweep(self, sweep_id: str) -> SweepRecord | None:
         """Return a sweep by its id."""
         return self._one(SweepRecord, "WHERE sweep_id = :sweep_id", sweep_id=sweep_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import LedgerError
@@ -48,21 +50,39 @@ def prepare(path: Path) -> bool:
     return True
 
 
-def revision(path: Path, busy_seconds: float) -> str | None:
-    """Return the schema's revision, None for an empty database. Raises LedgerError for a file that is no ledger or is damaged."""
+@dataclass(frozen=True)
+class Look:
+    """What a file says of itself. The facts are empty before the release that brought them."""
+
+    revision: str | None
+    """None for an empty database."""
+    facts: dict[str, str]
+
+
+def look(path: Path, busy_seconds: float) -> Look:
+    """Look at a file. Raises LedgerError for one that is no ledger or is damaged, BrokenSeal."""
     with path.open("rb") as handle:
         if handle.read(16) != MAGIC:
             raise LedgerError(f"{path} is no ledger: it is not a SQLite database", _way_back(path))
     with closing(connect(path, busy_seconds)) as connection:
         tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
-            return None
+            return Look(None, {})
         if "alembic_version" not in tables:
             raise LedgerError(f"{path} is a database of something else", "move it away, or set LUMINA_HOME to another folder")
         if path.stat().st_size <= CHECKED_BYTES:
             refuse_damaged(path, connection)
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        return None if found is None else str(found[0])
+        facts = _facts(connection) if "facts" in tables else {}
+        if facts.get("schema", schema_hash(connection)) != schema_hash(connection):
+            raise LedgerError(f"{path} is damaged: its tables are not those that were made", _way_back(path))
+        return Look(None if found is None else str(found[0]), facts)
+
+
+def schema_hash(connection: sqlite3.Connection) -> str:
+    """Return a hash of what the tables, indexes, triggers and views were made by."""
+    made = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name")
+    return blake2b(repr([tuple(row) for row in made]).encode(), digest_size=8).hexdigest()
 
 
 def refuse_damaged(path: Path, connection: sqlite3.Connection) -> None:
@@ -75,13 +95,11 @@ def refuse_damaged(path: Path, connection: sqlite3.Connection) -> None:
         raise LedgerError(f"{path} is damaged: a row of {broken[0]} speaks of one of {broken[2]} that is not there", _way_back(path))
 
 
-def facts(path: Path, busy_seconds: float) -> dict[str, str]:
-    """Return what the ledger knows about itself. Raises BrokenSeal."""
+def _facts(connection: sqlite3.Connection) -> dict[str, str]:
     from lumina_cloud.ledger.records import FactRecord
     from lumina_cloud.ledger.rows import to_record
 
-    with closing(connect(path, busy_seconds)) as connection:
-        records = [to_record(FactRecord, dict(row)) for row in connection.execute("SELECT * FROM facts")]
+    records = [to_record(FactRecord, dict(row)) for row in connection.execute("SELECT * FROM facts")]
     return {record.name: record.value for record in records}
 
 

@@ -144,6 +144,10 @@ class Transaction:
         if self._get(NoticeRecord, notice.notice_id) is None:
             self._insert(notice)
 
+    def notice(self, notice_id: str) -> NoticeRecord | None:
+        """Return a notice by its id."""
+        return self._get(NoticeRecord, notice_id)
+
     def put_notice(self, notice: NoticeRecord) -> None:
         """Replace a notice after it was sent, or was not."""
         self._put(notice)
