@@ -25,6 +25,7 @@ from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -276,6 +277,13 @@ class Lumina:
         self.settle()
         total = self.ledger.spending("all")
         return views.costs(key, self.ledger.costs(key), total[0] if total else None, budgets.forecast(self.ledger, self.clock.now()))
+
+    def compare(self, names: Sequence[str]) -> schema.ComparisonDocument:
+        """Return runs side by side, in the order in which they are named. Raises UsageError for an unknown one."""
+        from lumina_cloud.api import comparing
+
+        self.settle()
+        return comparing.compare(self.ledger, list({run.run_id: run for run in map(self.find, names)}.values()))
 
     def check_costs(self, since: str | None = None) -> schema.CheckDocument:
         """Compare the ledger with what the providers have billed. Raises UsageError for a malformed day, ProviderError."""

@@ -431,6 +431,65 @@ class DoctorDocument(Document):
     checks: list[Check]
 
 
+class CurvePoint(Document):
+    """One point of a run's curve."""
+
+    step: int
+    tokens: int | None
+    loss: float
+
+
+class ComparedRun(Document):
+    """One run beside others. `loss_in_common` is its training loss when it had seen as many tokens as all of them have."""
+
+    run: str
+    model: str
+    arch: str
+    state: str
+    provider: str
+    gpu: str
+    project: str
+    labels: list[str]
+    planned: Outcome
+    actual: Outcome
+    tokens: int | None
+    loss_in_common: float | None
+    usd_per_billion_tokens: str | None
+    usd_per_loss: str | None
+    curve: list[CurvePoint]
+
+
+class ComparisonDocument(Document):
+    """`lumina compare RUN… --json`."""
+
+    tokens_in_common: int
+    runs: list[ComparedRun]
+
+
+class SweepTrial(Document):
+    """One combination of a sweep."""
+
+    trial: int
+    values: dict[str, str | int | float | bool]
+    run: str | None
+    state: str
+    stopped_early: bool
+    loss: float | None
+    usd: str
+    why: str
+
+
+class SweepDocument(Document):
+    """`lumina sweep FILE.toml --json`."""
+
+    sweep: str
+    usd_budget: str
+    usd_spent: str
+    best: str | None
+    trials: list[SweepTrial]
+    note: str
+
+
 class BackupDocument(Document):
     """`lumina ledger backup --json`."""
 

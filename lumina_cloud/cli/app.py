@@ -11,7 +11,9 @@ import typer
 from lumina_cloud import __version__
 from lumina_cloud.cli import output, sandbox
 from lumina_cloud.cli.audit import audit
+from lumina_cloud.cli.compare import compare
 from lumina_cloud.cli.costs import budget, costs
+from lumina_cloud.cli.jobfile import jobfile
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.ledger import app as ledger_app
 from lumina_cloud.cli.ledger import prune, rm
@@ -19,6 +21,7 @@ from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.runs import logs, report, results, resume, status, stop
 from lumina_cloud.cli.sandboxed import Group
+from lumina_cloud.cli.sweep import sweep
 from lumina_cloud.core.errors import UsageError
 
 app = typer.Typer(
@@ -30,7 +33,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, budget, report, audit, doctor, rm, prune):
+VERBS = (
+    *(plan, offers, prices, audit, launch, sweep, status, logs, stop, resume, results, compare, report),
+    *(costs, budget, jobfile, rm, prune, doctor),
+)
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(ledger_app)

@@ -103,9 +103,10 @@ class Ledger:
         listed, parameters = _listed("state", states)
         return self._all(RunRecord, f"WHERE state IN ({listed}) ORDER BY created_at DESC, run_id{most}", **parameters)
 
-    def runs_labelled(self, label: str, states: Collection[str] | None = None) -> list[RunRecord]:
-        """Return the runs that carry a label, oldest first."""
-        return [run for run in reversed(self.runs(states)) if label in run.labels]
+    def runs_labelled(self, label: str, since: datetime) -> list[RunRecord]:
+        """Return the runs since a moment that carry a label, oldest first."""
+        found = self._all(RunRecord, "WHERE created_at >= :since ORDER BY created_at, run_id", since=self._moment(since))
+        return [run for run in found if label in run.labels]
 
     def run_names(self) -> list[str]:
         """Return the ids of all runs, newest first."""
