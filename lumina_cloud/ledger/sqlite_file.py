@@ -81,7 +81,9 @@ def look(path: Path, busy_seconds: float) -> Look:
 
 def schema_hash(connection: sqlite3.Connection) -> str:
     """Return a hash of what the tables, indexes, triggers and views were made by."""
-    made = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name")
+    made = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_' ORDER BY type, name"
+    )
     return blake2b(repr([tuple(row) for row in made]).encode(), digest_size=8).hexdigest()
 
 
