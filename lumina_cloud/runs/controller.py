@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import CredentialsError, DiskError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
 from lumina_cloud.ledger import RentalRecord
-from lumina_cloud.runs import caps, conclude, ingest, shipping
+from lumina_cloud.runs import caps, conclude, ingest, metering, shipping
 from lumina_cloud.runs.decide import Decision, Facts, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
@@ -191,7 +191,8 @@ class Controller:
         state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id)
-            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id)
+            clocks = metering.Reading.of(self.context.clock).as_data()
+            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
 
     def _abandon(self, run: RunRecord, rental: RentalRecord) -> None:
