@@ -125,3 +125,7 @@ def spending_of_each(query: Query) -> Iterator[tuple[str, Cells]]:
             rented = next(rentals, None)
         if run is not None:
             yield run_id, spending.cells(run, list(rented[1]) if rented is not None else [], mine)
+    # Read to their ends, so that no cursor stays open on a server.
+    for rest in (runs, rentals):
+        for _row in rest:
+            pass

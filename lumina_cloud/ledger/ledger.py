@@ -213,7 +213,7 @@ class Ledger:
 
     def budgets(self) -> list[BudgetRecord]:
         """Return all caps."""
-        return self._all(BudgetRecord, "ORDER BY project, month")
+        return self._all(BudgetRecord, "WHERE project >= '' ORDER BY project, month")
 
     def due_notices(self, now: datetime, limit: int = 20) -> list[NoticeRecord]:
         """Return notices that are to be sent by now, oldest first."""

@@ -30,7 +30,7 @@ def postgresql():
 def address(request, tmp_path):
     """The address of an empty, migrated ledger."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"
+        return f"sqlite:///{tmp_path / 'shelf' / 'ledger.db'}"
     databases = request.getfixturevalue("postgresql")
     return databases.new(template=databases.migrated)
 

@@ -59,9 +59,9 @@ def test_with_a_provider_that_has_a_clock_the_cost_is_right_at_each_reading(hist
         known = until
     if ends:
         ended = world.now + timedelta(seconds=30)
-        assert cost(charged_until(created_at=TRUE_START, ended_at=ended, known_until=known, skew=0.0, adopted=None, now=world.reading())) == cost(
-            ended
-        )
+        assert cost(
+            charged_until(created_at=TRUE_START, ended_at=ended, known_until=known, skew=0.0, adopted=None, now=world.reading())
+        ) == cost(ended)
 
 
 @given(histories())
