@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import planning, schema
-from lumina_cloud.core import money
+from lumina_cloud.api import budgets, planning, schema
+from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NoCapacity, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
@@ -20,11 +20,15 @@ from providers import registry
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from decimal import Decimal
 
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
     from lumina_cloud.ledger import Ledger, PlanRecord
+
+
+MAX_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,21 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """What a run's money is for, as costs can be shown by it."""
+
+    project: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A launch that passed every check: what would be rented, and the most it could cost."""
 
     planned: Planned
     row: planner.Row
     cap: caps.Cap
+    purpose: Purpose = Purpose()
 
     def as_document(self) -> schema.DryRun:
         """Return it as `--dry-run --json` prints it."""
@@ -78,7 +91,17 @@ def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
     return request, wanted
 
 
-def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+def purpose_of(project: str | None, labels: Sequence[str]) -> Purpose:
+    """Return what `--project` and `--label` mean. Raises UsageError for text that cannot stand in a table."""
+    for option, text in (("--project", project), *(("--label", label) for label in labels)):
+        if text is not None and (not 0 < len(text) <= MAX_NAME or text != untrusted.line(text).strip()):
+            raise UsageError(
+                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", "e.g. --label team=vision"
+            )
+    return Purpose(project or "", tuple(dict.fromkeys(labels)))
+
+
+def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, purpose: Purpose | None = None) -> Prepared:
     """Plan the request and pass every check that can be made before renting.
 
     Raises UsageError, DataError, CredentialsError, or RefusedError when it does not fit or could exceed its cap.
@@ -101,7 +124,9 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
     cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high)
     caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
-    return Prepared(planned, row, cap)
+    made = Prepared(planned, row, cap, purpose or Purpose())
+    budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
+    return made
 
 
 def _check_provider(session: Session, name: str) -> None:
@@ -159,8 +184,8 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
     """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError."""
     row, machine = prepared.row, prepared.row.machine
     config = row.estimate.config
-    taken = set(session.ledger.run_names())
-    run_id = next(name for name in iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "") if name not in taken)
+    names = iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "")
+    run_id = next(name for name in names if session.ledger.run(name) is None)
     source = config.data.source
     run = RunRecord(
         run_id=run_id,
@@ -185,8 +210,12 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         stop_requested_at=None,
         progress={},
         result={},
+        project=prepared.purpose.project,
+        labels=list(prepared.purpose.labels),
     )
     with session.ledger.transaction() as tx:
+        # Asked again where nobody else can write: of two launches at once only those that fit the budget begin.
+        budgets.refuse_beyond(budgets.Known.of_transaction(tx, run.created_at), run.project, run.usd_cap, run.created_at)
         tx.add_run(run)
         tx.update_run(run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))

@@ -8,6 +8,9 @@
     [vastai]                   # or [runpod], [lambda]
     url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_BASE_URL go before it
 
+    [notify]
+    webhook = "https://..."    # told of ends, failures, interruptions, drift and budgets; LUMINA_WEBHOOK goes before it
+
     [[prices]]                 # see docs: replaces or adds to the price book
 """
 
@@ -22,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import LedgerError, UsageError
-from providers.registry import CLOUDS
+from providers import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CLOUDS = tuple(credentials.CLOUDS)
 DEFAULT_LOCAL_USD_PER_HOUR = Decimal("0.05")
 
 
@@ -39,6 +43,8 @@ class Settings:
     local_usd_per_hour: Decimal
     urls: Mapping[str, str] = field(default_factory=dict)
     """Where a provider's API is, for those that the user set."""
+    webhook: str = ""
+    """Where notices are sent; empty for nowhere. It may hold a secret, so it is never shown or kept."""
 
     @property
     def runs_folder(self) -> Path:
@@ -57,16 +63,27 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "notify", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "notify", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
         config_file=config_file,
         local_usd_per_hour=_local_price(table.get("local", {}), config_file),
         urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
+        webhook=_webhook(env, table.get("notify", {}), config_file),
     )
+
+
+def _webhook(env: Mapping[str, str], section: object, path: Path) -> str:
+    given = env.get("LUMINA_WEBHOOK")
+    if not given and (not isinstance(section, dict) or set(section) - {"webhook"}):
+        raise UsageError(f"{path}: [notify] knows only webhook", '[notify]\nwebhook = "https://..."')
+    url = given or (section.get("webhook", "") if isinstance(section, dict) else "")
+    if url and not str(url).startswith(("https://", "http://")):
+        raise UsageError("the webhook of notices does not begin with https:// or http://", "set [notify] webhook, or LUMINA_WEBHOOK")
+    return str(url)
 
 
 def _home(env: Mapping[str, str]) -> Path:

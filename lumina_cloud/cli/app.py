@@ -12,13 +12,19 @@ from lumina_cloud import __version__
 from lumina_cloud.cli import output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
+from lumina_cloud.cli.compare import compare
+from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.estimate import estimate
+from lumina_cloud.cli.jobfile import jobfile
 from lumina_cloud.cli.launch import launch
+from lumina_cloud.cli.ledger import app as ledger_app
+from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
-from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
+from lumina_cloud.cli.runs import logs, report, results, resume, status, stop
 from lumina_cloud.cli.sample import sample
 from lumina_cloud.cli.sandboxed import Group
+from lumina_cloud.cli.sweep import sweep
 from lumina_cloud.cli.weights import weights
 from lumina_cloud.core.errors import UsageError
 
@@ -32,13 +38,14 @@ app = typer.Typer(
 )
 
 VERBS = (
-    *(plan, estimate, offers, prices, launch, status, logs, stop, resume, results, sample, weights),
-    *(costs, report, audit, accuracy, doctor),
+    *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, stop, resume, results, compare),
+    *(sample, weights, costs, budget, report, accuracy, jobfile, rm, prune, doctor),
 )
 
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(ledger_app)
 
 
 def _version(value: bool) -> None:  # typer's callback shape

@@ -34,6 +34,8 @@ def launch(
     init_from: options.InitFrom = None,
     max_cost: options.MaxCost = None,
     max_hours: options.MaxHours = None,
+    project: options.Project = None,
+    label: options.Label = None,
     follow: options.Follow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
     yes: options.Yes = False,
@@ -42,7 +44,7 @@ def launch(
 ) -> None:
     """Rent a machine, train there, bring everything back, switch it off."""
     with output.errors_shown(as_json=json):
-        from lumina_cloud.api.launching import Limits
+        from lumina_cloud.api.launching import Limits, purpose_of
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter
         from lumina_cloud.api.requests import Options, narrowed_request, workload_request
@@ -54,6 +56,7 @@ def launch(
             raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
+        purpose = purpose_of(project, label or [])
         with Lumina(Screen()) as lumina:
             said = MachineFilter(provider=provider, gpu=gpu, count=count)
             if model is not None or init_from is not None:
@@ -61,7 +64,7 @@ def launch(
             else:
                 planned, asked = lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
-            prepared = lumina.prepare(request, wanted, limits)
+            prepared = lumina.prepare(request, wanted, limits, purpose)
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return

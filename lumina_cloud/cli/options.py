@@ -27,6 +27,8 @@ Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order."
 Config = Annotated[str | None, typer.Option(help="A TOML file of settings, as for --set.")]
 MaxCost = Annotated[str | None, typer.Option(help="The most that the run may cost, in dollars.")]
 MaxHours = Annotated[float | None, typer.Option(help="The longest that the run may take.")]
+Project = Annotated[str | None, typer.Option(help="What the money is for: costs and budgets can be by project.")]
+Label = Annotated[list[str] | None, typer.Option(help="A word, or name=value, that costs can be shown by. Repeatable.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Rent without asking.")]
 YesToo = Annotated[bool, typer.Option("--yes", "-y", help="For scripts: ending a run is never asked about.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay and show the run to its end.")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -50,6 +51,22 @@ def emit(document: Any) -> None:
     """Print one JSON document on a line of standard output."""
     sys.stdout.write(document.model_dump_json() + "\n")
     sys.stdout.flush()
+
+
+def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table as comma-separated values. A cell that a spreadsheet would take for a formula gets an apostrophe before it."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if cell is None else _inert(cell) for cell in row])
+    sys.stdout.flush()
+
+
+def _inert(cell: Any) -> Any:
+    formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") and not re.fullmatch(r"-?\d+(\.\d+)?", cell)
+    return f"'{cell}" if formula else cell
 
 
 def fail(error: LuminaError, *, as_json: bool) -> None:

@@ -98,36 +98,22 @@ def results(run: options.Run = "last", json: options.Json = False, debug: option
             output.show(*tables.results(document))
 
 
-def status(json: options.Json = False, debug: options.Debug = False) -> None:
+def status(
+    everything: Annotated[bool, typer.Option("--all", help="All runs, not the newest only.")] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Show what is running, since when, what it has cost, and when it will end."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli import tables
 
         with Lumina() as lumina:
-            document = lumina.status()
+            document = lumina.status(everything=everything)
         if json:
             output.emit(document)
         else:
             output.show(*tables.status(document, width=output.console().width))
-
-
-def costs(
-    by: Annotated[str, typer.Option(help="model, arch, provider, gpu or month.")] = "model",
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show what was spent."""
-    with output.errors_shown(as_json=json):
-        from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.cli import tables
-
-        with Lumina() as lumina:
-            document = lumina.costs(by)
-        if json:
-            output.emit(document)
-        else:
-            output.show(*tables.costs(document))
 
 
 def report(

@@ -166,7 +166,7 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
     return [made]
 
 
-# --- status, results, costs ----------------------------------------------------------------------------------------------
+# --- status, results -----------------------------------------------------------------------------------------------------
 
 STATE_STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow"}
 
@@ -182,6 +182,8 @@ def status(document: schema.StatusDocument, *, width: int) -> list[RenderableTyp
     for r in document.runs:
         cells = _status_cells(r)
         made.add_row(*(cells[name] for name in names))
+    if document.more:
+        made.caption = "and older ones: lumina status --all"
     if not document.rentals:
         return [made, Text("nothing is rented now", style="green")]
     rented = table("rented now", "rental", "provider", "instance", "state")
@@ -229,17 +231,6 @@ def results(document: schema.ResultsDocument) -> list[RenderableType]:
     parts += ["", Text(f"{len(document.artifacts)} files, {units.n_bytes(size)}, in {document.folder}")]
     verb = "resume" if document.state in ("failed", "stopped") else "report"
     return [*parts, Text(f"next: lumina {verb} {document.run}", style="dim")]
-
-
-def costs(document: schema.CostsDocument) -> list[RenderableType]:
-    """Return spending by one key, the total first."""
-    total = Text(f"{money.show(Decimal(document.total_usd))} spent in all", style="bold")
-    if not document.rows:
-        return [total]
-    made = table(f"by {document.by}", document.by, "cost", "machine hours", "runs", right=("cost", "machine hours", "runs"))
-    for row in document.rows:
-        made.add_row(row.key, money.show(Decimal(row.usd)), f"{row.hours:.3f}", str(row.runs))
-    return [total, made]
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ LuminaError                    1   a bug of ours, until proven otherwise
 │   ├── OutcomeUnknown         7   a request may have happened: look it up, never repeat it blindly
 │   ├── StillTerminating       7   ask again
 │   └── NotFound               7   gone by id
-└── RunStopped                 8   the run was stopped by the user, the budget or the deadline
+├── RunStopped                 8   the run was stopped by the user, the budget or the deadline
+└── BillDiffers                9   a provider's bill differs from the ledger, and nothing explains it
 
 A class stands for a reaction, not for a cause. `message` says what was wrong and with which value; `hint` what to type next.
 """
@@ -167,6 +168,13 @@ class RunStopped(LuminaError):
     kind = "run_stopped"
 
 
+class BillDiffers(LuminaError):
+    """A provider has billed something else than the ledger holds, and nothing explains it."""
+
+    exit_code = 9
+    kind = "bill_differs"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "an error of ours; `--debug` shows the traceback",
@@ -177,6 +185,7 @@ EXIT_CODES: dict[int, str] = {
     6: "the ledger cannot be read or written, or a disk is full",
     7: "a provider or a machine failed",
     8: "the run was stopped before its end",
+    9: "a provider's bill differs from the ledger, and nothing explains it",
     130: "Ctrl-C: a followed run goes on without the follower",
 }
 """The exit codes of `lumina`, as documented."""

@@ -77,6 +77,14 @@ REASONS: dict[Reason, tuple[RunEvent, str]] = {
 }
 """Why a run ended: the event that concludes it, and the reason in words."""
 
+ENDINGS: dict[Reason, Literal["finished", "stopped", "interrupted"]] = {
+    "finished": "finished",
+    "stopped_by_user": "stopped",
+    "cap_reached": "stopped",
+    "machine_lost": "interrupted",
+}
+"""How a rental's work ended, by its run's reason; any other reason is a failure."""
+
 
 class IllegalTransition(RuntimeError):
     """An event that its state does not know: a bug, never a user's mistake."""
