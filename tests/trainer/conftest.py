@@ -12,32 +12,7 @@ import pytest
 from trainer.config import RunConfig, check, preset, with_layout
 
 ROOT = Path(__file__).parents[2]
-WORDS = [
-    "the",
-    "a",
-    "model",
-    "learns",
-    "from",
-    "text",
-    "that",
-    "it",
-    "has",
-    "read",
-    "and",
-    "more",
-    "of",
-    "it",
-    "is",
-    "better",
-    "than",
-    "less",
-    "so",
-    "give",
-    "it",
-    "all",
-    "there",
-    "is",
-]
+PHRASE = "the a model learns from text that it has read and more of it is better than less so give it all there is"
 
 
 def tiny(arch: str = "dense", *, steps: int = 20, zero_stage: int = 1, micro_batch: int = 1, n_gpus: int = 1, **training) -> RunConfig:
@@ -63,7 +38,7 @@ def text(documents: int, seed: int = 0) -> list[str]:
     import random
 
     draw = random.Random(seed)
-    return [" ".join(draw.choice(WORDS) for _ in range(draw.randint(20, 60))) + f" {number}.\n" for number in range(documents)]
+    return [" ".join(draw.choice(PHRASE.split()) for _ in range(draw.randint(20, 60))) + f" {number}.\n" for number in range(documents)]
 
 
 @pytest.fixture(scope="session")

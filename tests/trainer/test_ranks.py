@@ -1,4 +1,4 @@
-"""Two ranks train what one does on the same micro batches, for every ZeRO stage and architecture, and take over each other's checkpoints."""
+"""Two ranks train what one does on the same micro batches, at every ZeRO stage and architecture, and checkpoints change hands."""
 
 import json
 import sys
