@@ -14,20 +14,28 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TAG = "state"
 _NAME = re.compile(r"step-(\d+)")
 
 
-def save(engine: Any, folder: Path, step: int, state: dict[str, Any], *, keep: int, rank: int) -> None:
-    """Write a checkpoint of `step`, with `state` beside the weights and optimizer, and drop the oldest beyond `keep`."""
+def save(
+    engine: Any, folder: Path, step: int, state: dict[str, Any], *, keep: int, rank: int, beside: Callable[[Path], None] | None = None
+) -> None:
+    """Write a checkpoint of `step`, with `state` beside the weights and optimizer, and drop the oldest beyond `keep`.
+
+    `beside` is called on every rank with the folder being written, to add files of its own.
+    """
     target, partial = folder / f"step-{step:06d}", folder / f".step-{step:06d}.part"
     if rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     _barrier()
     engine.save_checkpoint(str(partial), tag=TAG, client_state={"lumina": state})
+    if beside is not None:
+        beside(partial)
     _barrier()
     if rank != 0:
         return

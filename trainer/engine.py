@@ -11,10 +11,12 @@ import logging
 import os
 import socket
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
 
 if TYPE_CHECKING:
@@ -66,8 +68,11 @@ def _deepspeed() -> Any:
 
 def build(config: RunConfig) -> Any:
     """Return a DeepSpeed engine around a freshly initialised model."""
-    model = Model(config.model, recompute=config.layout.checkpointing == "block")
-    initialise(model, config.training.seed)
+    model = Model(config.model, recompute_every=1 if config.layout.checkpointing == "block" else 0)
+    if config.init_from is None:
+        initialise(model, config.training.seed)
+    else:
+        load_into(model, initial_state(Path(config.init_from), config.model))
     groups = parameter_groups(model, config.training.weight_decay)
     options: dict[str, Any] = {"model": model, "config": deepspeed_config(config)}
     if config.layout.offload == "none":

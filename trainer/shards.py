@@ -112,7 +112,8 @@ def _tokenizer(config: RunConfig, texts: Iterator[str], out: Path) -> tuple[Toke
 def _encoded(tokenizer: Tokenizer, texts: Iterator[str]) -> Iterator[list[int]]:
     while batch := list(islice(texts, _BATCH_DOCUMENTS)):
         for ids in tokenizer.encode(batch):
-            ids.append(tokenizers.END)
+            if ids[-1:] != [tokenizer.special.end]:
+                ids.append(tokenizer.special.end)
             yield ids
 
 

@@ -7,30 +7,30 @@ import platform
 import signal
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
-from trainer import checkpoint, engine, shards
+from trainer import checkpoint, engine, shards, weights
 from trainer.batches import Order, Windows, positions
 from trainer.config import count_parameters, with_layout
 from trainer.errors import LossNotFinite, Stopped
-from trainer.model import routing_figures
+from trainer.model import balance_experts, routing_figures
 from trainer.reports import Reports, peak_memory_gib, write_json
 from trainer.sample import sample
 from trainer.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from trainer.config import RunConfig
+    from trainer.model import Trace
     from trainer.tokenizer import Tokenizer
 
 EVALUATION_BATCH = 8
 SAMPLE_TOKENS = 160
-SAMPLE_CONTEXT = 512
 
 
 @dataclass
@@ -61,7 +61,7 @@ class _Job:
         return self.step * self.config.training.global_batch_tokens
 
 
-def train(config: RunConfig, out: Path, *, data: str | None, resume: bool) -> None:
+def train(config: RunConfig, out: Path, *, data: str | None, resume: bool, init_from: str | None = None) -> None:
     """Train to the end, or until asked to stop.
 
     Raises DataError, LossNotFinite, or Stopped after a checkpoint was written.
@@ -77,6 +77,11 @@ def train(config: RunConfig, out: Path, *, data: str | None, resume: bool) -> No
     reports.phase("preparing")
     if data is not None:
         config = replace(config, data=replace(config.data, source=data))
+    if init_from is not None:
+        config = replace(config, init_from=init_from)
+    if config.init_from is not None and rank == 0:
+        # Its tokenizer goes with it: the weights know no other.
+        weights.put_beside(Path(config.init_from), out)
     job = _prepare(config, out, (rank, world), reports, stop_asked)
     _restore(job, resume=resume)
     if math.isnan(job.loss_first):
@@ -168,6 +173,8 @@ def _one_step(job: _Job, order: Order) -> tuple[float, dict[str, float]]:
         ds.backward(loss + auxiliary)
         ds.step()
         total += loss.detach() / layout.grad_accum
+    if trace is not None and config.model.balance_bias_rate:
+        balance_experts(ds.module, _mean_loads(trace, job.world))
     job.step += 1
     mean = _mean_over_ranks(total, job.world)
     if not math.isfinite(mean):
@@ -202,7 +209,15 @@ def _save(job: _Job) -> None:
         "peak_gib": job.peak_gib,
         "routing": job.routing,
     }
-    checkpoint.save(job.engine, job.out / "checkpoints", job.step, state, keep=job.config.training.keep_checkpoints, rank=job.rank)
+    checkpoint.save(
+        job.engine,
+        job.out / "checkpoints",
+        job.step,
+        state,
+        keep=job.config.training.keep_checkpoints,
+        rank=job.rank,
+        beside=lambda folder: _save_for_others(job, folder),
+    )
     job.reports.phase("training")
 
 
@@ -232,11 +247,9 @@ def _finish(job: _Job) -> None:
     model = job.engine.module
     model.eval()
     prompt = "def " if job.config.data.source == "stdlib" else "The "
-    text = sample(
-        model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed, context=SAMPLE_CONTEXT
-    )
+    text = sample(model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed)
     job.reports.phase("saving")
-    _save_weights(job)
+    _save_weights(job, job.out)
     job.reports.phase("saving")
     if job.rank == 0:
         write_json(job.out / "result.json", _result(job, loss_last, {"prompt": prompt, "text": text}))
@@ -244,15 +257,20 @@ def _finish(job: _Job) -> None:
     job.reports.phase("done", loss=loss_last)
 
 
-def _save_weights(job: _Job) -> None:
-    from safetensors.torch import save_file
-
+def _save_weights(job: _Job, folder: Path) -> None:
+    """Write the weights as they are now; every rank calls this, since under ZeRO stage 3 each has a part."""
     sharded = job.config.layout.zero_stage == 3
-    weights = job.engine._zero3_consolidated_16bit_state_dict() if sharded else job.engine.module.state_dict()
+    state = job.engine._zero3_consolidated_16bit_state_dict() if sharded else job.engine.module.state_dict()
     if job.rank == 0:
-        partial = job.out / ".model.safetensors.part"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, str(partial))
-        partial.replace(job.out / "model.safetensors")
+        weights.write(state, folder / weights.WEIGHTS)
+
+
+def _save_for_others(job: _Job, folder: Path) -> None:
+    """Put into a checkpoint what sampling and export need, so that neither has to unpickle anything."""
+    _save_weights(job, folder)
+    if job.rank == 0:
+        (folder / weights.RUN).write_text(job.config.to_json(), encoding="utf-8")
+        weights.put_beside(job.out, folder)
 
 
 def _result(job: _Job, loss_last: float, written: dict[str, str]) -> dict[str, Any]:
@@ -277,6 +295,15 @@ def _result(job: _Job, loss_last: float, written: dict[str, str]) -> dict[str, A
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "deepspeed": deepspeed.__version__},
         "sample": written,
     }
+
+
+def _mean_loads(trace: Trace, world: int) -> Trace:
+    """Return the experts' loads over all ranks, so that every rank votes alike."""
+    if world > 1:
+        for routing in trace.experts:
+            dist.all_reduce(routing.load)
+            routing.load.div_(world)
+    return trace
 
 
 def _mean_over_ranks(value: torch.Tensor, world: int) -> float:
