@@ -28,8 +28,8 @@ import psutil
 from lumina_cloud.core import money
 from lumina_cloud.core.clock import iso, parse_iso
 from lumina_cloud.core.edge import edge
-from lumina_cloud.core.errors import BadReply, NotFound, OutcomeUnknown, ProviderError, StillTerminating
-from providers.contract import Instance, LocalAddress, Offer, OfferQuery
+from lumina_cloud.core.errors import BadReply, InvalidRequest, NotFound, OutcomeUnknown, ProviderError, StillTerminating
+from providers.contract import TAG_PREFIX, Charge, Instance, LaunchSpec, LocalAddress, Offer, OfferQuery
 from providers.local_machine import LEADER, living, write_atomically
 
 if TYPE_CHECKING:
@@ -74,16 +74,30 @@ class LocalProvider:
 
     def offers(self, query: OfferQuery) -> Sequence[Offer]:
         """Return the one offer there is."""
-        if query.gpu not in (None, GPU) or query.count not in (None, 1):
+        too_dear = query.max_usd_per_hour is not None and self._usd_per_hour > query.max_usd_per_hour
+        elsewhere = query.region is not None or query.secure or query.min_reliability is not None or query.interruptible is True
+        if query.gpu not in (None, GPU) or query.count not in (None, 1) or too_dear or elsewhere:
             return []
         return [
             Offer(
-                provider=NAME, offer_id=NAME, gpu=GPU, count=1, usd_per_hour=self._usd_per_hour, interruptible=False, region="this computer"
+                provider=NAME,
+                offer_id=NAME,
+                gpu=GPU,
+                count=1,
+                usd_per_hour=self._usd_per_hour,
+                interruptible=False,
+                region="this computer",
+                seen_at=self._clock.now(),
             )
         ]
 
-    def create(self, offer: Offer, tag: str) -> Instance:
-        """Start a machine for `tag`. Raises OutcomeUnknown when one of that tag exists already, ProviderError when it cannot."""
+    def create(self, offer: Offer, spec: LaunchSpec, tag: str) -> Instance:
+        """Start a machine for `tag`. Raises OutcomeUnknown when one of that tag exists already, ProviderError when it cannot.
+
+        It is this computer: its disk, image and variables are what they are, and a start-up script is an InvalidRequest.
+        """
+        if spec.startup_script:
+            raise InvalidRequest("a local machine runs no start-up script", "leave LaunchSpec.startup_script empty")
         record = _Record(tag, tag, money.text(offer.usd_per_hour), iso(self._clock.now()))
         with edge("local.create"):
             try:
@@ -98,7 +112,10 @@ class LocalProvider:
     def find(self, tag: str) -> Sequence[Instance]:
         """Return the instance of that tag, if there ever was one."""
         with edge("local.find"):
-            return [self._instance(self._load(tag))] if (self._root / tag / _RECORD).exists() else []
+            try:
+                return [self._instance(self._load(tag))]
+            except NotFound:
+                return []
 
     def get(self, instance_id: str) -> Instance:
         """Return one instance. Raises NotFound for an unknown id, BadReply for a damaged record."""
@@ -108,13 +125,20 @@ class LocalProvider:
     def list_owned(self) -> Sequence[Instance]:
         """Return every instance that has not ended. Raises BadReply when one record is damaged."""
         with edge("local.list"):
-            found = [self._instance(self._load(path.parent.name)) for path in sorted(self._root.glob(f"*/{_RECORD}"))]
-            return [instance for instance in found if instance.state != "ended"]
+            return [i for i in self._all() if i.state != "ended" and i.tag.startswith(TAG_PREFIX)]
+
+    def charges(self, since: datetime) -> Sequence[Charge]:
+        """Return what each machine has cost, from its creation to its end or to now."""
+        with edge("local.charges"):
+            return [charge for instance in self._all() if (charge := self._charge(instance)).until > since]
 
     def terminate(self, instance_id: str) -> None:
         """End the machine and everything on it. Raises StillTerminating when something survives."""
         with edge("local.terminate"):
-            record = self._load(instance_id)
+            try:
+                record = self._load(instance_id)
+            except NotFound:
+                return
             if record.ended_at is not None:
                 return
             folder = self._root / instance_id
@@ -130,6 +154,14 @@ class LocalProvider:
                     _remove(entry)
 
     # --- facts ----------------------------------------------------------------------------------------------------------
+
+    def _all(self) -> list[Instance]:
+        return [self._instance(self._load(path.parent.name)) for path in sorted(self._root.glob(f"[!.]*/{_RECORD}"))]
+
+    def _charge(self, instance: Instance) -> Charge:
+        until = instance.ended_at or self._clock.now()
+        usd = money.for_time(instance.usd_per_hour, until - instance.created_at)
+        return Charge(f"local-{instance.instance_id}", instance.instance_id, "other", usd, instance.created_at, until)
 
     def _instance(self, record: _Record) -> Instance:
         folder, created = self._root / record.instance_id, parse_iso(record.created_at)
@@ -152,6 +184,8 @@ class LocalProvider:
         return replace(known, state="stopped", ended_at=max(created, _stopped_at(folder, created)), address=address)
 
     def _load(self, instance_id: str) -> _Record:
+        if Path(instance_id).name != instance_id:
+            raise NotFound(f"no local machine {instance_id!r}")
         path = self._root / instance_id / _RECORD
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))

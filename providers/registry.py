@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import UsageError
-from providers.clouds import CLOUDS, PlannedOnly
+from providers import credentials
 from providers.local import LocalProvider
 
 if TYPE_CHECKING:
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
+    import httpx
+
     from lumina_cloud.core.clock import Clock
     from providers.contract import Provider
+    from providers.http import Http
 
+CLOUDS = tuple(credentials.CLOUDS)
 NAMES = ("local", *CLOUDS)
+
+WITHOUT_KEY = ("vastai",)
+"""Clouds whose offers anybody may look at."""
 
 
 def check_name(name: str) -> None:
@@ -27,9 +34,51 @@ def check_name(name: str) -> None:
         raise UsageError(f"unknown provider {name!r}", f"{f'did you mean {near[0]!r}? ' if near else ''}known: {', '.join(NAMES)}")
 
 
-def connect(name: str, *, home: Path, local_usd_per_hour: Decimal, clock: Clock, env: Mapping[str, str]) -> Provider:
-    """Return a provider's client. Raises UsageError for an unknown name."""
+def connect(
+    name: str,
+    *,
+    home: Path,
+    local_usd_per_hour: Decimal,
+    clock: Clock,
+    env: Mapping[str, str],
+    urls: Mapping[str, str] | None = None,
+    need_key: bool = True,
+    transport: httpx.BaseTransport | None = None,
+) -> Provider:
+    """Return a provider's client. `urls` are the user's settings of where an API is, by provider.
+
+    With `need_key=False` a cloud that shows its offers to anybody is connected without one. Raises UsageError for an unknown
+    name or a malformed address, CredentialsError where a key is missing.
+    """
     check_name(name)
     if name == "local":
         return LocalProvider(home / "local", local_usd_per_hour, clock)
-    return PlannedOnly(CLOUDS[name], env)
+    # httpx and pydantic are not loaded before a cloud is asked.
+    from providers.http import Http
+    from providers.rate import Bucket
+
+    cloud = credentials.CLOUDS[name]
+    url = credentials.base_url(cloud, env, (urls or {}).get(name))
+    key = credentials.find_key(cloud, env)
+    if key is None and (need_key or name not in WITHOUT_KEY):
+        raise credentials.missing(cloud, env)
+    text = None if key is None else key.text
+    bucket = Bucket(home / "rates", name, f"{url} {text or ''}", clock)
+    http = Http(provider=name, title=cloud.title, base_url=url, key=text, bucket=bucket, clock=clock, transport=transport)
+    return _client(name, http)
+
+
+def _client(name: str, http: Http) -> Provider:
+    match name:
+        case "vastai":
+            from providers.vastai import VastAi
+
+            return VastAi(http)
+        case "runpod":
+            from providers.runpod import RunPod
+
+            return RunPod(http)
+        case _:
+            from providers.lambda_cloud import LambdaCloud
+
+            return LambdaCloud(http)

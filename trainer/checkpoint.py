@@ -6,7 +6,8 @@ manifest agrees with every file is taken. Writing happens in a thread beside the
 
     step-000123/
       manifest.json                  a list of {"path", "bytes", "sha256"}
-      state.json                     step, data position, schedule, random states, configuration, versions
+      state.json                     step, data position, schedule, configuration, versions
+      run.json, tokenizer.json ...   so that it can be sampled from and exported
       rank-00000-0000.safetensors    pieces of weights and optimizer state (`trainer.pieces`)
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 2
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
 _POLL_SECONDS = 0.02
 
@@ -56,8 +58,16 @@ class Writer:
         self.seconds = 0.0
         """How long the last one took to be complete."""
 
-    def begin(self, step: int, tensors: Mapping[str, torch.Tensor], state: dict[str, Any], *, background: bool) -> None:
-        """Start to write `tensors`, this rank's, and rank 0's `state`. All ranks call this at the same step.
+    def begin(
+        self,
+        step: int,
+        tensors: Mapping[str, torch.Tensor],
+        state: dict[str, Any],
+        *,
+        background: bool,
+        beside: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Start to write `tensors`, this rank's, and rank 0's `state` and files `beside` it. All ranks call this at the same step.
 
         Raises CannotWrite when this one or the one before it cannot be written.
         """
@@ -71,11 +81,12 @@ class Writer:
                 self._failed = error
         barrier()
         self._raise()
+        files = {STATE: json.dumps(state).encode(), **(beside or {})}
         if background:
-            self._thread = threading.Thread(target=self._write, args=(step, partial, tensors, state), name="checkpoint")
+            self._thread = threading.Thread(target=self._write, args=(step, partial, tensors, files), name="checkpoint")
             self._thread.start()
         else:
-            self._write(step, partial, tensors, state)
+            self._write(step, partial, tensors, files)
             self._raise()
 
     def finish(self) -> None:
@@ -95,15 +106,16 @@ class Writer:
         if failed is not None:
             raise CannotWrite(f"a checkpoint cannot be written in {self._folder}: {failed}") from failed
 
-    def _write(self, step: int, partial: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def _write(self, step: int, partial: Path, tensors: Mapping[str, torch.Tensor], files: Mapping[str, bytes]) -> None:
         from trainer import pieces
 
         started = time.monotonic()
         try:
             written = pieces.write(dict(tensors), partial, self._place.rank)
             if self._place.rank == 0:
-                (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-                written.append(partial / "state.json")
+                for name, content in files.items():
+                    (partial / name).write_bytes(content)
+                    written.append(partial / name)
             _write_whole(partial / f".rank-{self._place.rank:05d}.json", json.dumps([_described(path, partial) for path in written]))
             if self._place.rank == 0:
                 target = self._complete(step, partial)
@@ -178,15 +190,15 @@ def damage(path: Path) -> str:
                 return f"{item['path']} is not what was written"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"its manifest cannot be read: {error}"
-    if not any(item["path"] == "state.json" for item in listed):
-        return "its manifest does not list state.json"
+    if not any(item["path"] == STATE for item in listed):
+        return f"its manifest does not list {STATE}"
     return ""
 
 
 def state(path: Path) -> dict[str, Any]:
     """Return a checkpoint's state. Raises DataError for one of another format."""
     try:
-        read: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        read: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
         found = read.get("format")
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path} holds no checkpoint: {error}") from error

@@ -84,6 +84,12 @@ class ModelConfig:
     d_predictor: int = 0
     """Hidden width of the predictor that decides causally whether a token enters a depth-routed block."""
     predictor_weight: float = 0.1
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys (Dehghani et al. 2023, arXiv 2302.05442; as in Qwen3)."""
+    balance_bias_rate: float = 0.0
+    """Step of the routing bias that balances experts without a loss; 0 is off (Wang et al. 2024, arXiv 2408.15664: 0.001)."""
+    d_shared: int = 0
+    """Width of an expert that every token passes through; 0 is none (DeepSeekMoE, arXiv 2401.06066)."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
 
@@ -228,6 +234,8 @@ class RunConfig:
     data: DataConfig
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     device: Device = "cpu"
+    init_from: str | None = None
+    """A folder whose weights are trained further: a checkpoint, a results folder, or a model of `transformers`."""
     plan: PlanConfig = field(default_factory=PlanConfig)
 
     def to_json(self) -> str:
@@ -260,6 +268,32 @@ def preset(model: str, arch: str, recipe: Recipe = "paper") -> RunConfig:
         shape = replace(shape, mod_every=1, mod_capacity=0.6 if model == "b1" else 0.5)
     training = TrainingConfig(**table["training"])
     config = RunConfig(preset=model, model=shape, training=training, data=DataConfig(**table["data"]))
+    return with_layout(config, LayoutConfig())
+
+
+FINE_TUNED = "fine-tune"
+"""What stands for a preset's name where the model is an imported one."""
+
+
+def fine_tuning(folder: Path) -> RunConfig:
+    """Return the configuration that trains the model in `folder` further: its shape, and settings that suit a finished model.
+
+    Learning rate, batch and weight decay are those of Llama 2's fine-tuning (Touvron et al. 2023, arXiv 2307.09288, section 3.1):
+    2e-5, 64 sequences, 0.1; a checkpoint of ours keeps its sequence length. Raises ConfigError for a folder that holds no model.
+    """
+    if (folder / "config.json").is_file():
+        # The import runs the other way round at the top of that module.
+        from trainer import hf_config
+
+        raw = hf_config.read_config(folder)
+        model, seq_len = hf_config.from_config(raw), min(2048, hf_config.context_of(raw))
+        data = DataConfig(source="stdlib")
+    else:
+        kept = load(folder / "run.json")
+        model, seq_len = kept.model, kept.training.seq_len
+        data = DataConfig(source="stdlib", tokenizer=kept.data.tokenizer)
+    training = TrainingConfig(tokens=30_000_000, unique_tokens=10_000_000, global_batch_tokens=64 * seq_len, lr=2e-5, seq_len=seq_len)
+    config = RunConfig(preset=FINE_TUNED, model=model, training=training, data=data, init_from=str(folder))
     return with_layout(config, LayoutConfig())
 
 
@@ -373,7 +407,8 @@ def from_json(text: str) -> RunConfig:
     try:
         raw = json.loads(text)
         sections = {name: cls(**raw[name]) for name, cls in _SECTIONS.items()}
-        return RunConfig(preset=str(raw["preset"]), device=raw["device"], plan=PlanConfig(**raw.get("plan", {})), **sections)
+        plan, init_from = PlanConfig(**raw.get("plan", {})), raw.get("init_from")
+        return RunConfig(preset=str(raw["preset"]), device=raw["device"], init_from=init_from, plan=plan, **sections)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             "config", "run.json", f"not a run configuration: {error}", "write it with `lumina launch --dry-run --json`"
@@ -406,7 +441,7 @@ def check(config: RunConfig) -> None:
 
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
-    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip"}
+    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared"}
     for section in _SECTIONS:
         part = getattr(config, section)
         for f in dataclasses.fields(part):
@@ -674,7 +709,8 @@ def count_parameters(model: ModelConfig) -> ParameterCount:
     attention = layers * (2 * d * d + 2 * d * model.d_kv)
     if model.has_experts:
         expert = 3 * d * model.d_expert
-        feed_forward, active = layers * model.n_experts * expert, layers * model.top_k * expert
+        shared = 3 * d * model.d_shared
+        feed_forward, active = layers * (model.n_experts * expert + shared), layers * (model.top_k * expert + shared)
     else:
         feed_forward = active = layers * 3 * d * model.d_ff
     return ParameterCount(
@@ -686,7 +722,7 @@ def count_parameters(model: ModelConfig) -> ParameterCount:
         routers=(layers * d * model.n_experts if model.has_experts else 0) + routed * d,
         # Two linear layers with biases: d -> d_predictor -> 1.
         predictors=routed * (d * model.d_predictor + 2 * model.d_predictor + 1),
-        norms=(2 * layers + 1) * d,
+        norms=(2 * layers + 1) * d + (2 * layers * model.d_head if model.qk_norm else 0),
     )
 
 

@@ -170,7 +170,7 @@ def _count(texts: list[str], options: argparse.Namespace) -> int:
             tokenizers.train_bpe(_characters(texts, tokenizers.SAMPLE_CHARACTERS), vocabulary(options), path)
         elif options.tokenizer != "bytes":
             tokenizers.copy_folder(Path(options.tokenizer), path)
-        tokenizer = tokenizers.load(options.tokenizer, path)
+        tokenizer = tokenizers.open_in(path.parent, options.tokenizer)
         return sum(len(ids) + 1 for start in range(0, len(texts), 512) for ids in tokenizer.encode(list(islice(texts, start, start + 512))))
 
 

@@ -12,12 +12,14 @@ import os
 import socket
 import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from trainer.config import ConfigError
+from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
 
 if TYPE_CHECKING:
@@ -80,13 +82,15 @@ def _deepspeed() -> Any:
 
 
 def build(config: RunConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Any:
-    """Return a DeepSpeed engine around a model, freshly initialised or with given fp32 weights (and buffers)."""
+    """Return a DeepSpeed engine around a model: with given fp32 weights (and buffers), those to start from, or freshly initialised."""
     layout = config.layout
-    model = Model(config.model, recompute=layout.checkpointing == "block")
-    if weights is None:
-        initialise(model, config.training.seed)
-    else:
+    model = Model(config.model, recompute_every=layout.checkpoint_every if layout.checkpointing == "block" else 0)
+    if weights is not None:
         model.load_state_dict(dict(weights), strict=True)
+    elif config.init_from is not None:
+        load_into(model, initial_state(Path(config.init_from), config.model))
+    else:
+        initialise(model, config.training.seed)
     if compiles(config):
         # A part that cannot be compiled, for want of a compiler or of support, runs as it is.
         torch._dynamo.config.suppress_errors = True

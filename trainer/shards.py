@@ -291,7 +291,8 @@ def _encoded(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     while batch := list(_batch(texts)):
         for text, ids in zip(batch, tokenizer.encode([text.text for text in batch]), strict=True):
-            ids.append(tokenizer.end)
+            if ids[-1:] != [tokenizer.special.end]:
+                ids.append(tokenizer.special.end)
             yield text, ids
         tick(train.total)
 

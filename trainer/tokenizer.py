@@ -1,20 +1,21 @@
-"""Text to token ids and back: byte-level BPE of the model's vocabulary, plain bytes, or a Hugging Face tokenizer folder.
+"""Text to token ids and back: byte-level BPE of the model's vocabulary trained on the data, plain bytes, or a Hugging Face tokenizer.
 
-The end token stands behind each document. With bytes and with BPE trained here it has id 0, and byte b has id b + 3.
+Id 0 ends a document, id 1 begins a text. With bytes, byte b has id b + 3.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 END, BEGIN, PAD = 0, 1, 2
@@ -22,16 +23,24 @@ SPECIAL = ("<|end|>", "<|begin|>", "<|pad|>")
 SAMPLE_CHARACTERS = 4 << 20
 """How much text the merges are learned from."""
 
-_END_NAMES = ("<|end|>", "<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>", "<eos>", "[SEP]")
 
-Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the tokens that are no text; None where a tokenizer has none."""
+
+    end: int
+    """Ends a document, and with it what a model writes."""
+    begin: int | None = None
+    pad: int | None = None
+
+
+OURS = SpecialIds(END, BEGIN, PAD)
 
 
 class Tokenizer(Protocol):
     """Encodes and decodes."""
 
-    end: int
-    """The token that ends a document."""
+    special: SpecialIds
     size: int
     """Ids are below this."""
 
@@ -47,11 +56,11 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """One id a byte."""
 
-    end, size = END, 256 + len(SPECIAL)
+    special, size = OURS, 256 + len(SPECIAL)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
-        return [(np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) + len(SPECIAL)).tolist() for text in texts]
+        return [(np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) + len(SPECIAL)).tolist() for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; ids that are no byte are left out."""
@@ -59,7 +68,11 @@ class ByteTokenizer:
 
 
 class BpeTokenizer:
-    """A `tokenizer.json` by the `tokenizers` library, which encodes in parallel."""
+    """A `tokenizer.json` of the `tokenizers` library: our own byte-level BPE, or an imported model's.
+
+    What an imported one puts around a text by itself (Llama's begin token) is put there. Which tokens are special says
+    `tokenizer_config.json` beside it, as `transformers` writes it; without that file they are ours.
+    """
 
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer as Library
@@ -69,39 +82,47 @@ class BpeTokenizer:
         except Exception as error:
             raise DataError(f"{path} is no tokenizer that can be read: {error}") from error
         self.size = int(self._library.get_vocab_size())
-        self.end = _end_of(self._library, path)
+        self.special = special_ids(path.parent, self._library.token_to_id)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
-        return [encoding.ids for encoding in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self._library.encode_batch(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
         return str(self._library.decode(list(ids), skip_special_tokens=True))
 
 
-def _end_of(library: object, path: Path) -> int:
-    """Return the id that ends a document: what `tokenizer_config.json` beside the tokenizer says, else one of the usual names."""
-    names = list(_END_NAMES)
-    try:
-        said = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
-        names.insert(0, said["content"] if isinstance(said, dict) else said)
-    except (OSError, ValueError, KeyError, AttributeError):
-        pass
-    for name in names:
-        found = library.token_to_id(name) if isinstance(name, str) else None  # type: ignore[attr-defined]
-        if found is not None:
-            return int(found)
-    raise DataError(f"{path} has no token that ends a document: name it as eos_token in tokenizer_config.json beside it")
+def special_ids(folder: Path, id_of: Callable[[str], int | None]) -> SpecialIds:
+    """Return the special tokens that a folder's `tokenizer_config.json` names. Raises DataError when it names no end."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return OURS
+    named = json.loads(path.read_text(encoding="utf-8"))
+
+    def find(role: str) -> int | None:
+        token = named.get(role)
+        # Older files hold a description of the token rather than its text.
+        text = token.get("content") if isinstance(token, dict) else token
+        return id_of(text) if isinstance(text, str) else None
+
+    end = find("eos_token")
+    if end is None:
+        raise DataError(f"{path} names no eos_token that the tokenizer has: a model has to know where a text ends")
+    return SpecialIds(end, find("bos_token"), find("pad_token"))
 
 
-def load(kind: str, path: Path) -> Tokenizer:
-    """Return the tokenizer of a run: bytes, or the `tokenizer.json` at `path`. Raises DataError."""
-    return ByteTokenizer() if kind == "bytes" else BpeTokenizer(path)
+def open_in(folder: Path, kind: str) -> Tokenizer:
+    """Return the tokenizer of a results folder or checkpoint, `kind` as in `DataConfig.tokenizer`. Raises DataError without one."""
+    if kind == "bytes":
+        return ByteTokenizer()
+    if not (folder / "tokenizer.json").is_file():
+        raise DataError(f"{folder} holds no tokenizer.json")
+    return BpeTokenizer(folder / "tokenizer.json")
 
 
 def copy_folder(folder: Path, path: Path) -> None:
-    """Copy a Hugging Face tokenizer folder's `tokenizer.json` (and its configuration) to `path`. Raises DataError."""
+    """Copy a Hugging Face tokenizer folder's `tokenizer.json`, and what says which tokens are special, to `path`. Raises DataError."""
     source = folder.expanduser() / "tokenizer.json"
     if not source.is_file():
         raise DataError(
@@ -109,9 +130,30 @@ def copy_folder(folder: Path, path: Path) -> None:
             "(transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer_config.json", "tokenizer.json"):
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"):
         if (source.parent / name).is_file():
             shutil.copyfile(source.parent / name, path.parent / name)
+
+
+def byte_library() -> Any:
+    """Return the byte tokenizer as the `tokenizers` library's, for programs that read `tokenizer.json`."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Library
+
+    vocab = {text: i for i, text in enumerate(SPECIAL)}
+    vocab |= {letter: byte + len(SPECIAL) for byte, letter in enumerate(_byte_letters())}
+    library = Library(models.BPE(vocab=vocab, merges=[]))
+    library.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def _byte_letters() -> list[str]:
+    """Return the letter that stands for each byte in byte-level BPE: itself where it can be printed, else one from 256 on (GPT-2)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def train_bpe(texts: Iterable[str], vocab: int, path: Path) -> int:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from trainer import checkpoint, engine, evaluate, microbatch, pieces, shards, sources, trackers
+from trainer import checkpoint, engine, evaluate, microbatch, pieces, shards, sources, trackers, weights
 from trainer import tokenizer as tokenizers
 from trainer.batches import Loader, Windows
 from trainer.config import check, count_parameters, with_layout
 from trainer.errors import CannotWrite, DataError, Ended, LossNotFinite, Stopped
-from trainer.model import routing_figures
+from trainer.model import balance_experts, routing_figures
 from trainer.reports import Reports, peak_memory_gib, write_json
 from trainer.sample import sample
 from trainer.schedule import learning_rate
@@ -32,10 +32,10 @@ from trainer.watch import Watch
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
+    from trainer.model import Trace
     from trainer.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 160
-SAMPLE_CONTEXT = 512
 ROUTING_EVERY = 10
 """On a GPU reading the routing figures makes the host wait, so only some steps have them."""
 MOST_SKIPPED_STEPS = 8
@@ -51,6 +51,8 @@ class Options:
     micro_batch: str | None = None
     """`auto` or a number, in place of the layout's."""
     store: str | None = None
+    init_from: str | None = None
+    """A folder whose weights are trained further."""
 
 
 @dataclass
@@ -147,6 +149,11 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     checkpoint.barrier()
     if options.data is not None:
         config = replace(config, data=replace(config.data, source=options.data))
+    if options.init_from is not None:
+        config = replace(config, init_from=options.init_from)
+    if config.init_from is not None and place.rank == 0:
+        # Its tokenizer goes with it: the weights know no other.
+        weights.put_beside(Path(config.init_from), out)
     config = _laid_out(config, options, place, reports)
     folder, index, tokenizer = _data(config, out, place, watch, reports)
     found = _newest(out, place, reports) if options.resume else None
@@ -155,7 +162,7 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     state = None if found is None else checkpoint.state(found)
     if state is not None:
         _require_same(config, state)
-    weights = None if found is None or state is None else pieces.weights(found, state["parameters"])
+    full = None if found is None or state is None else pieces.weights(found, state["parameters"])
     seq_len = config.training.seq_len
     job = _Job(
         config=config,
@@ -163,7 +170,7 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         place=place,
         watch=watch,
         reports=reports,
-        engine=engine.build(config, weights),
+        engine=engine.build(config, full),
         index=index,
         train=Windows(folder, index, "train", seq_len),
         validation=Windows(folder, index, "validation", seq_len),
@@ -173,7 +180,7 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         ),
         losses=Losses(config.training.spike_nats),
     )
-    del weights
+    del full
     if place.rank == 0:
         (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     if found is not None and state is not None:
@@ -240,7 +247,7 @@ def _data(config: RunConfig, out: Path, place: checkpoint.Place, watch: Watch, r
     )
     if epochs > max(1.0, 1.05 * training.epochs):
         reports.say(f"the text has fewer than the {training.unique_tokens:,} unique tokens asked for: it is seen {epochs:.1f} times")
-    return folder, index, tokenizers.load(index.tokenizer, out / "tokenizer.json")
+    return folder, index, tokenizers.open_in(out, index.tokenizer)
 
 
 def _prepared(config: RunConfig, out: Path, tick: Any, reports: Reports) -> None:
@@ -315,7 +322,7 @@ def _save(job: _Job) -> None:
         job.writer.finish()
     background = 1.5 * pieces.size(job.engine) < _free_memory()
     tensors = pieces.snapshot(job.engine, job.place.rank, job.place.world) | _random_states(job.place.rank)
-    job.writer.begin(job.step, tensors, _state(job), background=background)
+    job.writer.begin(job.step, tensors, _state(job), background=background, beside=_beside(job))
     job.reports.phase("training")
 
 
@@ -346,6 +353,12 @@ def _state(job: _Job) -> dict[str, Any]:
         "config": dataclasses.asdict(job.config),
         "versions": versions(),
     }
+
+
+def _beside(job: _Job) -> dict[str, bytes]:
+    """Return what sampling and export need beside the weights."""
+    there = {name: job.out / name for name in weights.TOKENIZER_FILES}
+    return {weights.RUN: job.config.to_json().encode(), **{name: path.read_bytes() for name, path in there.items() if path.is_file()}}
 
 
 def _fingerprint(index: shards.Index) -> str:
@@ -471,9 +484,20 @@ def _one_step(job: _Job) -> tuple[float, int] | None:
         ds.step()
         if is_used:
             total, used, trace = total + loss.detach(), used + 1, routed
+    if trace is not None and config.model.balance_bias_rate:
+        balance_experts(ds.module, _mean_loads(trace, job.place.world))
     job.step += 1
     _remember_routing(job, trace)
     return float(total), used
+
+
+def _mean_loads(trace: Trace, world: int) -> Trace:
+    """Return the experts' loads over all ranks, so that every rank votes alike."""
+    if world > 1:
+        for routing in trace.experts:
+            dist.all_reduce(routing.load)
+            routing.load.div_(world)
+    return trace
 
 
 def _usable(
@@ -594,9 +618,7 @@ def _finish(job: _Job, store: Store | None) -> None:
     model = job.engine.module
     model.eval()
     prompt = "def " if job.config.data.source == "stdlib" else "The "
-    text = sample(
-        model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed, context=SAMPLE_CONTEXT
-    )
+    text = sample(model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed)
     job.reports.phase("saving")
     job.watch.beat("saving the results")
     job.writer.finish()
@@ -612,14 +634,12 @@ def _finish(job: _Job, store: Store | None) -> None:
 
 def _save_weights(job: _Job) -> None:
     """Write `model.safetensors` in the run's precision, from the last step's checkpoint."""
-    from safetensors.torch import save_file
-
     last = job.out / "checkpoints" / f"step-{job.step:06d}"
     full = pieces.weights(last, pieces.shapes(job.engine))
     dtype = engine.DTYPES[job.config.training.precision]
-    partial = job.out / ".model.safetensors.part"
-    save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in full.items()}, str(partial))
-    partial.replace(job.out / "model.safetensors")
+    weights.write(
+        {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in full.items()}, job.out / weights.WEIGHTS
+    )
 
 
 def _result(job: _Job, loss_last: float, written: dict[str, str]) -> dict[str, Any]:

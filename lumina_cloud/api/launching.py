@@ -90,10 +90,10 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
         registry.check_name(wanted.provider)
     if not planning.machines(session.settings, wanted) and wanted.provider is not None:
         # Without a price there is nothing to plan; a missing key or client is the better news.
-        session.provider(wanted.provider).check()
+        _check_provider(session, wanted.provider)
     planned = planning.make_plan(session, request, wanted)
     row = _chosen(planned, wanted)
-    session.provider(row.machine.provider).check()
+    _check_provider(session, row.machine.provider)
     if row.machine.provider == "local":
         _check_local_trainer(planned)
     usd = row.estimate.usd
@@ -101,6 +101,17 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
     caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
     return Prepared(planned, row, cap)
+
+
+def _check_provider(session: Session, name: str) -> None:
+    """Pass every check of a provider that can be made before renting. Raises CredentialsError, AuthError, RefusedError."""
+    provider = session.provider(name)
+    if name != "local":
+        raise RefusedError(
+            f"this release plans on {name}'s live market, but cannot train there yet: no way to its machines; your key was not used",
+            "--provider local trains on this computer",
+        )
+    provider.check()
 
 
 def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:

@@ -15,17 +15,18 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lumina_cloud.api import launching, planning, schema, settings, views
+from lumina_cloud.api import doctor, launching, market, planning, schema, settings, views
 from lumina_cloud.api.following import Follower
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, UsageError
+from lumina_cloud.core.errors import LedgerError, ProviderError, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.remote.local_box import LocalBox
 from lumina_cloud.runs.context import Context, Silent
 from lumina_cloud.runs.controller import Controller
 from lumina_cloud.runs.states import ACTIVE
 from providers import registry
+from providers.contract import LocalAddress
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.workloads import WorkloadRequest
-    from providers.contract import Address, Provider
+    from providers.contract import Address, OfferQuery, Provider
 
 CostKey = Literal["model", "arch", "provider", "gpu", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
@@ -75,18 +76,50 @@ class Lumina:
         self.ledger.close()
 
     def provider(self, name: str) -> Provider:
-        """Return a provider's client. Raises UsageError for an unknown name."""
+        """Return a provider's client. Raises UsageError for an unknown name, CredentialsError where its key is missing."""
         if name not in self._providers:
-            self._providers[name] = registry.connect(
-                name, home=self.settings.home, local_usd_per_hour=self.settings.local_usd_per_hour, clock=self.clock, env=os.environ
-            )
+            self._providers[name] = self._connect(name)
         return self._providers[name]
+
+    def _connect(self, name: str, *, need_key: bool = True) -> Provider:
+        return registry.connect(
+            name,
+            home=self.settings.home,
+            local_usd_per_hour=self.settings.local_usd_per_hour,
+            clock=self.clock,
+            env=os.environ,
+            urls=self.settings.urls,
+            need_key=need_key,
+        )
+
+    def _window(self, name: str) -> Provider:
+        """Return a client that can at least look at offers."""
+        return self._connect(name, need_key=False)
 
     # --- plan and launch ------------------------------------------------------------------------------------------------
 
-    def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None) -> Planned:
-        """Plan a workload and keep the plan. Raises UsageError, DataError, LedgerError."""
-        return planning.make_plan(self.session, request, wanted or planning.MachineFilter())
+    def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False) -> Planned:
+        """Plan a workload and keep the plan. With `live` on what the markets offer now. Raises UsageError, DataError, LedgerError."""
+        looked = self._look if live else None
+        return planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked)
+
+    def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, schema.OffersDocument]:
+        """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
+        found = self._look(wanted, provider)
+        return found, market.document(found, self.clock.now())
+
+    def prices(self, gpu: str | None = None, provider: str | None = None, days: float = 30.0) -> schema.PricesDocument:
+        """Return the price book beside what the markets asked whenever they were looked at."""
+        return market.history(self.session, gpu, provider, days)
+
+    def doctor(self) -> schema.DoctorDocument:
+        """Check providers, SSH, disk and clock."""
+        return doctor.examine(self.settings, self._connect, os.environ)
+
+    def _look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
+        found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())
+        market.remember(self.ledger, found)
+        return found
 
     def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
@@ -206,6 +239,8 @@ class Lumina:
 
 
 def _open_box(address: Address) -> Box:
+    if not isinstance(address, LocalAddress):
+        raise ProviderError(f"this release has no way to a machine at {address.host}", "end it: lumina stop RUN")
     return LocalBox(address.folder)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from lumina_cloud.api import schema
+from lumina_cloud.api import market, schema
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
@@ -18,6 +19,7 @@ from lumina_cloud.planner import plan as planner
 from lumina_cloud.planner import published
 from lumina_cloud.runs import workloads
 from providers import registry
+from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -91,14 +93,22 @@ def local_machine(usd_per_hour: Decimal) -> planner.Machine:
     return planner.Machine(provider="local", gpu=cpu, count=1, usd_per_hour=usd_per_hour, interruptible=False)
 
 
-def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter) -> Planned:
-    """Plan, and keep the plan in the ledger. Raises UsageError, DataError, LedgerError."""
+Look = Callable[["OfferQuery", "str | None"], "market.Market"]
+"""Asks the markets: a query, and one provider or all of them."""
+
+
+def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None) -> Planned:
+    """Plan, and keep the plan in the ledger; with `look` on live offers. Raises UsageError, DataError, LedgerError."""
     built = workloads.build(request)
-    available = machines(session.settings, wanted)
-    if not available:
-        raise no_price(wanted)
+    notes: list[str] = []
+    if look is None:
+        available = machines(session.settings, wanted)
+        if not available:
+            raise no_price(wanted)
+    else:
+        available, notes = live_machines(session.settings, wanted, look, built)
     result = planner.plan(built.configs, available, built.fixed)
-    document = _document(request, built, result)
+    document = _document(request, built, result, notes)
     record = PlanRecord(
         plan_id=document.plan,
         created_at=session.clock.now(),
@@ -108,6 +118,49 @@ def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter)
     with session.ledger.transaction() as tx:
         tx.add_plan(record)
     return Planned(document, result, built)
+
+
+def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: Workloads) -> tuple[list[planner.Machine], list[str]]:
+    """Return the machines that the markets offer now, and this computer, with notes on what was seen.
+
+    Raises UsageError for unknown names and when nothing is offered, and what went wrong when no market answered.
+    """
+    name = None if wanted.gpu is None else gpus.resolve(wanted.gpu).name
+    if wanted.provider is not None:
+        registry.check_name(wanted.provider)
+    here = machines(settings, MachineFilter("local", count=wanted.count))
+    local = [m for m in here if wanted.provider in (None, "local") and name in (None, m.gpu.name)]
+    if wanted.provider == "local" or name == gpus.CPU:
+        return local, ["this computer has no market: its price is in config.toml ([local])"]
+    disk = market.disk_gb(max(workloads.parameters(config).total for config in built.configs))
+    found = look(OfferQuery(gpu=name, count=wanted.count, disk_gb=disk), wanted.provider)
+    best = market.cheapest(found)
+    if not local and (error := market.silence(found)) is not None:
+        raise error
+    live = [
+        planner.Machine(
+            provider=o.provider, gpu=gpus.resolve(o.gpu), count=o.count, usd_per_hour=o.usd_per_hour, interruptible=o.interruptible
+        )
+        for o in best
+    ]
+    if not live and not local:
+        what = " ".join(part for part in (wanted.gpu, f"at {wanted.provider}" if wanted.provider else None) if part)
+        raise UsageError(
+            f"no market offers {what or 'anything'} now", "lumina offers shows what there is; without --live the price book is used"
+        )
+    return [*live, *local], _live_notes(found, disk)
+
+
+def _live_notes(found: market.Market, disk_gb: int) -> list[str]:
+    unknown = sorted({o.gpu for o in found.offers if not o.gpu_known})
+    notes = [
+        f"prices are live: {len(found.offers)} offers at {found.asked_at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"with a disk of {disk_gb} GB and traffic; the cheapest of each kind is planned on"
+    ]
+    notes += [f"no offers from {s.provider}: {s.error.message}" for s in found.silent]
+    if unknown:
+        notes.append(f"not planned on, since their speed is not known: {', '.join(unknown[:8])}")
+    return notes
 
 
 def no_price(wanted: MachineFilter) -> UsageError:
@@ -121,7 +174,7 @@ def no_price(wanted: MachineFilter) -> UsageError:
 # --- documents -----------------------------------------------------------------------------------------------------------
 
 
-def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan) -> schema.PlanDocument:
+def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str]) -> schema.PlanDocument:
     best = result.recommendation
     return schema.PlanDocument(
         plan=f"p-{short_id(6)}",
@@ -144,7 +197,7 @@ def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan) 
         ],
         recommendation=None if best is None else _recommended(best),
         refused=list(result.refused),
-        notes=list(built.notes),
+        notes=[*notes, *built.notes],
     )
 
 

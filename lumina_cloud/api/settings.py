@@ -5,6 +5,9 @@
     [local]
     usd_per_hour = "0.05"      # what an hour on this machine is worth
 
+    [vastai]                   # or [runpod], [lambda]
+    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_CLOUD_BASE_URL go before it
+
     [[prices]]                 # see docs: replaces or adds to the price book
 """
 
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import LedgerError, UsageError
+from providers.registry import CLOUDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +37,8 @@ class Settings:
     home: Path
     config_file: Path
     local_usd_per_hour: Decimal
+    urls: Mapping[str, str] = field(default_factory=dict)
+    """Where a provider's API is, for those that the user set."""
 
     @property
     def runs_folder(self) -> Path:
@@ -48,10 +54,16 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = home / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices"}
+    unknown = set(table) - {"local", "prices", *CLOUDS}
     if unknown:
-        raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", "known: [local], [[prices]]")
-    return Settings(home=home, config_file=config_file, local_usd_per_hour=_local_price(table.get("local", {}), config_file))
+        known = ", ".join(f"[{name}]" for name in ("local", *CLOUDS))
+        raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
+    return Settings(
+        home=home,
+        config_file=config_file,
+        local_usd_per_hour=_local_price(table.get("local", {}), config_file),
+        urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
+    )
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -72,6 +84,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error}", "make it readable, or remove it") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}", "mend that line, or remove the file") from error
+
+
+def _url(name: str, section: object, path: Path) -> str:
+    value = section.get("url") if isinstance(section, dict) and set(section) == {"url"} else None
+    if not isinstance(value, str):
+        raise UsageError(f"{path}: [{name}] knows only url, an address as text", f'[{name}]\nurl = "https://..."')
+    return value
 
 
 def _local_price(section: object, path: Path) -> Decimal:

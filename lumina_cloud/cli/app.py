@@ -11,6 +11,7 @@ from lumina_cloud import __version__
 from lumina_cloud.cli import output
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.launch import launch
+from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
 from lumina_cloud.core.errors import UsageError
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, launch, status, logs, stop, resume, results, costs, report, audit):
+for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, report, audit, doctor):
     app.command()(verb)
 
 

@@ -26,6 +26,7 @@ def plan(
     set_: options.Set = None,
     config: options.Config = None,
     seed: options.Seed = None,
+    live: Annotated[bool, typer.Option("--live", help="Plan on what the markets offer now, in place of the price book.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -38,7 +39,7 @@ def plan(
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
         request = workload_request(model, given)
         with Lumina() as lumina:
-            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count)).document
+            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live).document
         if json:
             output.emit(document)
         else:

@@ -53,7 +53,7 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
 def _answer(document: schema.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
-        text = Text("nothing in the price book can train this", style="bold red")
+        text = Text("no machine that was priced can train this", style="bold red")
         for line in document.refused[:6]:
             text.append(f"\n· {line}", style="dim")
         return text
@@ -177,12 +177,12 @@ def _status_cells(r: schema.RunStatus) -> dict[str, RenderableType]:
         "run": r.run,
         "state": Text(r.state, style=STATE_STYLES.get(r.state, "cyan")),
         "where": f"{r.provider} {r.gpu}",
-        "since": _time(r.started_at),
+        "since": moment(r.started_at),
         "step": f"{r.step:,}/{r.steps:,}" if r.step and r.steps else "-",
         "loss": f"{r.loss:.3f}" if r.loss is not None else "-",
         "spent": money.show(Decimal(r.usd_spent)),
         "cap": money.show(Decimal(r.usd_cap)),
-        "ends about": _time(r.estimated_end or r.ended_at),
+        "ends about": moment(r.estimated_end or r.ended_at),
     }
 
 
@@ -255,7 +255,7 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _time(text: str | None) -> str:
+def moment(text: str | None) -> str:
     """Return a moment in the reader's own time zone, to the minute."""
     if text is None:
         return "-"

@@ -3,12 +3,17 @@
 LuminaError                    1   a bug of ours, until proven otherwise
 ├── UsageError                 2   what was typed cannot be meant: unknown name, wrong value, missing confirmation
 │   └── DataError              2   the text to train on is missing, empty or unreadable
-├── CredentialsError           3   a provider's key is missing or refused
+├── CredentialsError           3   a provider's key is missing
+│   └── AuthError              3   a provider refused the key, or it lacks a permission
 ├── RefusedError               4   understood and refused before renting: it does not fit, or could exceed a cap
 ├── RunFailed                  5   the run was rented and did not succeed
 ├── LedgerError                6   the ledger cannot be read or written: locked, foreign, newer, disk full
 ├── ProviderError              7   a provider or a machine did not do what was asked
-│   ├── NoCapacity             7   nothing of that kind can be had now
+│   ├── NoCapacity             7   nothing of that kind can be had now: take another offer
+│   ├── InsufficientBalance    7   the account has no money left for it: top it up
+│   ├── RateLimited            7   asked too often: wait `retry_after` seconds
+│   ├── InvalidRequest         7   understood and refused: the same request will never do
+│   ├── ProviderDown           7   no answer, or an answer that says it failed: ask again later
 │   ├── BadReply               7   a reply that is not understood: never taken for "nothing there"
 │   ├── OutcomeUnknown         7   a request may have happened: look it up, never repeat it blindly
 │   ├── StillTerminating       7   ask again
@@ -47,10 +52,14 @@ class DataError(UsageError):
 
 
 class CredentialsError(LuminaError):
-    """A provider's key is missing or refused."""
+    """A provider's key is missing. Nothing but the user can mend it, so it is no ProviderError: nobody asks again."""
 
     exit_code = 3
     kind = "credentials"
+
+
+class AuthError(CredentialsError):
+    """A provider refused the key, or the key lacks a permission."""
 
 
 class RefusedError(LuminaError):
@@ -85,6 +94,34 @@ class NoCapacity(ProviderError):
     """Nothing of that kind can be had now."""
 
     kind = "no_capacity"
+
+
+class InsufficientBalance(ProviderError):
+    """The account has too little money for what was asked."""
+
+    kind = "insufficient_balance"
+
+
+class RateLimited(ProviderError):
+    """Asked too often. `retry_after` is how many seconds the provider wants us to wait, None when it did not say."""
+
+    kind = "rate_limited"
+
+    def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ProviderError):
+    """The provider understood the request and refuses it for good: repeating it changes nothing."""
+
+    kind = "invalid_request"
+
+
+class ProviderDown(ProviderError):
+    """The provider did not answer in time, or says that it failed. Nothing is known about what was asked for."""
+
+    kind = "provider_down"
 
 
 class BadReply(ProviderError):

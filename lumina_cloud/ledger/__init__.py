@@ -10,6 +10,7 @@ from lumina_cloud.ledger.records import (
     EventRecord,
     MetricRecord,
     PlanRecord,
+    PriceRecord,
     RentalRecord,
     RunRecord,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Ledger",
     "MetricRecord",
     "PlanRecord",
+    "PriceRecord",
     "RentalRecord",
     "RunRecord",
     "Transaction",

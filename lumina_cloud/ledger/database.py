@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from lumina_cloud.core.clock import Clock
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
-KNOWN = ("0001",)
+KNOWN = ("0001", "0002")
 """Every revision that this version can migrate from."""
 
 BUSY_SECONDS = 30.0

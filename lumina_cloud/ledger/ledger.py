@@ -21,12 +21,14 @@ from lumina_cloud.ledger.records import (
     EventRecord,
     MetricRecord,
     PlanRecord,
+    PriceRecord,
     RentalRecord,
     RunRecord,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
     from decimal import Decimal
     from pathlib import Path
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger.records import CostKey
 
-Record = TypeVar("Record", PlanRecord, RunRecord, RentalRecord, ChargeRecord, EventRecord, ArtifactRecord, MetricRecord)
+Record = TypeVar("Record", PlanRecord, RunRecord, RentalRecord, ChargeRecord, EventRecord, ArtifactRecord, MetricRecord, PriceRecord)
 
 _MONEY = ("usd", "usd_per_hour", "usd_cap")
 _CLOSED_RENTALS = ("ended", "lost")
@@ -92,6 +94,11 @@ class Transaction:
     def add_event(self, kind: str, *, run_id: str | None = None, rental_id: str | None = None, **data: Any) -> None:
         """Append an event."""
         self._session.add(tables.Event(at=self._clock.now(), run_id=run_id, rental_id=rental_id, kind=kind, data=data))
+
+    def put_prices(self, prices: Sequence[PriceRecord]) -> None:
+        """Keep prices that were seen; one of the same kind and moment is replaced."""
+        for price in prices:
+            self._session.merge(tables.PriceSeen(**_to_row(vars(price))))
 
     def put_metrics(self, run_id: str, metrics: Sequence[MetricRecord]) -> None:
         """Keep steps; a step that is known already is replaced."""
@@ -186,6 +193,15 @@ class Ledger:
         """Return charges in their order, of one run or of all."""
         query = select(tables.Charge).order_by(tables.Charge.since, tables.Charge.charge_id)
         return self._all(ChargeRecord, query if run_id is None else query.where(tables.Charge.run_id == run_id))
+
+    def prices(self, since: datetime, gpu: str | None = None, provider: str | None = None) -> list[PriceRecord]:
+        """Return prices that were seen since then, oldest first."""
+        query = (
+            select(tables.PriceSeen).where(tables.PriceSeen.seen_at >= since).order_by(tables.PriceSeen.seen_at, tables.PriceSeen.provider)
+        )
+        if gpu is not None:
+            query = query.where(tables.PriceSeen.gpu == gpu)
+        return self._all(PriceRecord, query if provider is None else query.where(tables.PriceSeen.provider == provider))
 
     def spent(self, run_id: str) -> Decimal:
         """Return the sum of a run's charges."""

@@ -124,6 +124,19 @@ class MetricRecord:
 
 
 @dataclass(frozen=True)
+class PriceRecord:
+    """The lowest price that a market asked for one kind of machine at a moment. `offers` is how many there were."""
+
+    seen_at: datetime
+    provider: str
+    gpu: str
+    count: int
+    interruptible: bool
+    usd_per_hour: Decimal
+    offers: int
+
+
+@dataclass(frozen=True)
 class CostRow:
     """Spending under one key; `hours` are billed machine hours."""
 

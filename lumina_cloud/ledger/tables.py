@@ -116,6 +116,20 @@ class Rental(Base):
     ended_at: Mapped[datetime | None]
 
 
+class PriceSeen(Base):
+    """The lowest price of one kind of machine at a moment."""
+
+    __tablename__ = "prices_seen"
+    __table_args__ = (CheckConstraint("usd_per_hour_micros >= 0", name="price"), Index("ix_prices_seen_gpu", "gpu", "seen_at"))
+    provider: Mapped[str] = mapped_column(String(20), primary_key=True)
+    gpu: Mapped[str] = mapped_column(String(60), primary_key=True)
+    count: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    interruptible: Mapped[bool] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(primary_key=True)
+    usd_per_hour_micros: Mapped[int] = mapped_column(BigInteger)
+    offers: Mapped[int]
+
+
 class Charge(Base):
     """Money for an interval of a rental."""
 

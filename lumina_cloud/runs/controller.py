@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
+from lumina_cloud.core.errors import CredentialsError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.runs import caps, conclude, ingest, shipping
 from lumina_cloud.runs.decide import Decision, Facts, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.states import ACTIVE, next_rental_state, next_run_state
-from providers.contract import OfferQuery
+from providers.contract import LaunchSpec, OfferQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ class Controller:
                 self.end(run, "create_failed")
                 return
             try:
-                found = [provider.create(offer, rental.tag)]
+                found = [provider.create(offer, LaunchSpec(), rental.tag)]
             except NoCapacity as error:
                 self.context.reporter.said(run.run_id, error.message)
                 self._move_rental(self._fresh(rental), "abandoned")
@@ -280,7 +280,7 @@ class Controller:
         while True:
             try:
                 decision = self.step(run_id)
-            except ProviderError as error:
+            except (ProviderError, CredentialsError) as error:
                 self.context.reporter.said(run_id, error.message)
                 return
             if decision.action in ("wait", "nothing", "ask_to_stop"):

@@ -8,6 +8,11 @@ import os
 import sys
 
 
+def tell(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
     import trainer.cli
@@ -22,9 +27,9 @@ def main() -> None:
             os.dup2(2, 1)
             sys.argv = ["trainer", *arguments]
             trainer.cli.main()
-        print(pid, flush=True)
+        tell(pid)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        tell(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def last_step(out) -> int:
     return 0
 
 
-def test_the_losses_are_those_of_the_unbroken_run(tmp_path, corpus):
+def test_the_losses_are_those_of_the_unbroken_run(tmp_path, corpus, record_property):
     config = tmp_path / "run.json"
     # A checkpoint as often as the writing allows.
     config.write_text(tiny("hybrid", steps=STEPS, checkpoint_minutes=0.0005).to_json())
@@ -91,4 +91,4 @@ def test_the_losses_are_those_of_the_unbroken_run(tmp_path, corpus):
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "broken")]
     assert results[0]["loss_last"] == pytest.approx(results[1]["loss_last"], abs=1e-4)
     assert len(checkpoint.named(out / "checkpoints")) == 2
-    print(f"{KILLS} kills, {STOPS} stops: largest difference {worst:.2e}")
+    record_property("largest_difference", worst)
