@@ -108,6 +108,7 @@ class Loader:
             for batch in self._batches():
                 if not self._put(batch):
                     return
+            self._put(IndexError("no step is left to read for"))
         except Exception as error:  # noqa: BLE001 (raised where the batch is asked for)
             self._put(error)
 

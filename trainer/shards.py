@@ -104,16 +104,15 @@ def prepare(recipe: Recipe, folder: Path, tokenizer_path: Path, tick: Callable[[
     if tokenizer.size > recipe.vocab:
         raise DataError(f"the tokenizer has {tokenizer.size:,} tokens, and the model's vocabulary is {recipe.vocab:,}: set vocab to that")
     dtype = np.dtype(np.uint16 if recipe.vocab <= 1 << 16 else np.uint32)
-    train, validation = _Writer(folder, "train", dtype, Random(recipe.seed)), _Writer(folder, "validation", dtype, None)
-    held_out = _HeldOut(recipe)
-    number = 0
-    for text, ids in _encoded(tokenizer, held_out.marked(texts), tick, train):
-        is_full = bool(recipe.wanted) and train.total >= recipe.wanted
-        if is_full and validation.total > recipe.seq_len:
-            break
-        if text.held_out or not is_full:
-            (validation if text.held_out else train).add(ids, text.n_bytes)
-            number += 1
+    held_out, number = _HeldOut(recipe), 0
+    with _Writer(folder, "train", dtype, Random(recipe.seed)) as train, _Writer(folder, "validation", dtype, None) as validation:
+        for text, ids in _encoded(tokenizer, held_out.marked(texts), tick, train):
+            is_full = bool(recipe.wanted) and train.total >= recipe.wanted
+            if is_full and validation.total > recipe.seq_len:
+                break
+            if text.held_out or not is_full:
+                (validation if text.held_out else train).add(ids, text.n_bytes)
+                number += 1
     index = Index(
         source=recipe.source,
         tokenizer=_kind(recipe),
@@ -123,8 +122,8 @@ def prepare(recipe: Recipe, folder: Path, tokenizer_path: Path, tick: Callable[[
         seed=recipe.seed,
         dtype=dtype.name,
         documents=number,
-        train=train.close(),
-        validation=validation.close(),
+        train=train.done(),
+        validation=validation.done(),
         train_bytes=train.n_bytes,
         validation_bytes=validation.n_bytes,
     )
@@ -360,12 +359,20 @@ class _Writer:
         self._file.close()
         self._done.append(Shard(self._name, self._tokens, self._hash.hexdigest()))
 
-    def close(self) -> tuple[Shard, ...]:
-        """Finish and return the shards."""
+    def done(self) -> tuple[Shard, ...]:
+        """Return the shards that were written."""
+        return tuple(shard for shard in self._done if shard.tokens)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._file.close()
+            return
         while self._buffer:
             self._write_any()
         self._close_shard()
-        return tuple(shard for shard in self._done if shard.tokens)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
