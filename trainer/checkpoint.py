@@ -48,13 +48,15 @@ class Place:
 class Writer:
     """Writes checkpoints of a run, one at a time.
 
-    `after` is called by rank 0 with each finished checkpoint's folder, in the writing thread: an upload, for one.
+    `after` is called by rank 0 with each finished checkpoint's folder, in the writing thread: an upload, for one. That it fails does not
+    end the training, which has the checkpoint; what went wrong is kept in `unstored` until one succeeds.
     """
 
     def __init__(self, folder: Path, place: Place, *, keep: int, after: Callable[[Path], None] | None = None) -> None:
         self._folder, self._place, self._keep, self._after = folder, place, keep, after
         self._thread: threading.Thread | None = None
         self._failed: Exception | None = None
+        self.unstored: CannotWrite | None = None
         self.seconds = 0.0
         """How long the last one took to be complete."""
 
@@ -120,12 +122,21 @@ class Writer:
             if self._place.rank == 0:
                 target = self._complete(step, partial)
                 self.seconds = time.monotonic() - started
-                if self._after is not None:
-                    self._after(target)
+                self._store(target)
                 prune(self._folder, self._keep)
         except Exception as error:  # noqa: BLE001 (told to the training thread, which raises it)
             self._failed = error
         self.seconds = max(self.seconds, time.monotonic() - started)
+
+    def _store(self, folder: Path) -> None:
+        if self._after is None:
+            return
+        try:
+            self._after(folder)
+            self.unstored = None
+        except CannotWrite as error:
+            print(f"{error}; training goes on", flush=True)
+            self.unstored = error
 
     def _complete(self, step: int, partial: Path) -> Path:
         """Wait for every rank's list, write the manifest, and give the folder its name."""

@@ -49,7 +49,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from trainer import shards, sources
 
-    say = _Progress(quiet=options.json)
+    say = _Progress()
     options.to.mkdir(parents=True, exist_ok=True)
     recipe = shards.Recipe(
         source=sources.fetched(options.source, options.to),
@@ -187,8 +187,8 @@ def _characters(texts: list[str], most: int) -> list[str]:
 class _Progress:
     """Says how far the preparation is: one line on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._started, self._told = quiet, time.monotonic(), time.monotonic()
+    def __init__(self) -> None:
+        self._started = self._told = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
     @property
@@ -198,7 +198,7 @@ class _Progress:
 
     def tokens(self, done: int) -> None:
         """Tell of the tokens so far."""
-        if self._quiet or time.monotonic() - self._told < (0.2 if self._terminal else 5.0):
+        if time.monotonic() - self._told < (0.2 if self._terminal else 5.0):
             return
         self._told = time.monotonic()
         end = "\r" if self._terminal else "\n"
@@ -206,7 +206,7 @@ class _Progress:
 
     def end(self) -> None:
         """Leave the line."""
-        if self._terminal and not self._quiet:
+        if self._terminal:
             print(file=sys.stderr)
 
 

@@ -33,6 +33,7 @@ class Store:
         """Upload a whole checkpoint, and remove the oldest beyond what is kept. Raises CannotWrite."""
         target = f"{self._root}/checkpoints/{folder.name}"
         try:
+            self._fs.makedirs(target, exist_ok=True)
             for path in sorted(folder.iterdir(), key=lambda p: p.name == "manifest.json"):
                 self._fs.put_file(str(path), f"{target}/{path.name}")
             for old in self._steps()[: -self._keep]:

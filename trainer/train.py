@@ -456,6 +456,8 @@ def _steps(job: _Job) -> None:
 def _stop(job: _Job, *, kept: int) -> None:
     job.writer.finish()
     checkpoint.barrier()
+    if job.writer.unstored is not None:
+        raise job.writer.unstored
     what = "a checkpoint was written" if kept else "nothing was trained yet"
     raise Stopped(f"stopped after step {job.step} of {job.config.training.steps}: {what}")
 
@@ -627,6 +629,8 @@ def _finish(job: _Job, store: Store | None) -> None:
         _save_weights(job)
         write_json(job.out / "result.json", _result(job, loss_last, {"prompt": prompt, "text": text}))
         if store is not None:
+            if job.writer.unstored is not None:
+                store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
             store.push_results(job.out)
     job.reports.say(f"validation loss {loss_last:.3f} after {job.step} steps (before: {job.loss_first:.3f})")
     job.reports.phase("done", loss=loss_last)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import output
+from lumina_cloud.cli import data, output
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.market import doctor, offers, prices
@@ -26,6 +26,7 @@ app = typer.Typer(
 
 for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, report, audit, doctor):
     app.command()(verb)
+app.add_typer(data.app)
 
 
 def _version(value: bool) -> None:  # typer's callback shape

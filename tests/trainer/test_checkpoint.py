@@ -99,13 +99,22 @@ def test_one_that_cannot_be_written_says_so_and_leaves_the_last(two, background)
     assert checkpoint.newest(two).name == "step-000002"
 
 
-def test_a_failing_upload_is_told(two):
-    def upload(folder):
-        raise CannotWrite(f"no room for {folder.name}")
+def test_a_failing_upload_is_remembered_until_one_succeeds(two):
+    failing = [True]
 
-    with pytest.raises(CannotWrite, match="no room for step-000003"):
-        write(two, 3, after=upload)
+    def upload(folder):
+        if failing:
+            raise CannotWrite(f"no room for {folder.name}")
+
+    writer = checkpoint.Writer(two, ALONE, keep=2, after=upload)
+    tensors, state = {"weight/a@0": torch.ones(3)}, {"format": checkpoint.FORMAT}
+    writer.begin(3, tensors, state, background=True)
+    writer.finish()
+    assert "no room for step-000003" in str(writer.unstored)
     assert checkpoint.newest(two).name == "step-000003", "it is whole here all the same"
+    failing.clear()
+    writer.begin(4, tensors, state, background=False)
+    assert writer.unstored is None
 
 
 def test_another_format_is_named(two):
