@@ -21,7 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Arch = Literal["dense", "moe", "mod", "hybrid"]
@@ -29,7 +29,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Checkpointing = Literal["none", "block"]
 Offload = Literal["none", "optimizer", "optimizer+parameters"]
 Recipe = Literal["paper", "published"]
-TokenizerKind = Literal["bpe", "bytes"]
+Optimizer = Literal["adamw", "adamw8bit"]
+BadLoss = Literal["stop", "skip"]
+Compile = Literal["auto", "on", "off"]
 Device = Literal["cpu", "cuda"]
 
 ARCHS: tuple[Arch, ...] = get_args(Arch)
@@ -154,8 +156,21 @@ class TrainingConfig:
     validation_tokens: int = 262_144
     """Size of the held-out split that is evaluated; never more than a twentieth of the data."""
     checkpoint_minutes: float = 15.0
-    """A checkpoint is written at least this often, and every tenth of the run."""
-    keep_checkpoints: int = 2
+    """A crash loses at most this much: a checkpoint is complete at least this often, and written every tenth of the run."""
+    keep_last: int = 2
+    """How many checkpoints are kept; older ones are removed when a newer one is complete."""
+    optimizer: Optimizer = "adamw"
+    """`adamw8bit` keeps the moments in 8 bits (Dettmers et al. 2021, arXiv 2110.02861); needs a GPU and `bitsandbytes`."""
+    on_bad_loss: BadLoss = "stop"
+    """What happens when a loss is not finite or a spike: `stop` with the reason, or `skip` that micro batch and count it."""
+    spike_nats: float = 2.0
+    """A loss this far above the median of the last 64 steps is a spike, once there are 16."""
+    stop_seconds: float = 300.0
+    """After SIGTERM the trainer has left by then, with a checkpoint of the last whole step, or else with the one before it."""
+    stuck_seconds: float = 900.0
+    """A rank without a sign of life for this long is named, and the run ends."""
+    trackers: str = ""
+    """Where metrics go beside `metrics.jsonl`: `tensorboard`, `wandb`, or both with a comma between."""
 
     @property
     def epochs(self) -> float:
@@ -181,6 +196,10 @@ class LayoutConfig:
     """`block`: only each block's input is kept, the rest is computed again in the backward pass."""
     offload: Offload = "none"
     expert_parallel: int = 1
+    checkpoint_every: int = 1
+    """With `checkpointing=block`: of every n-th block only the input is kept, the others keep all."""
+    compile: Compile = "auto"
+    """`torch.compile` of the model: `auto` compiles on a GPU below ZeRO stage 3, and goes on uncompiled where compiling fails."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +207,22 @@ class DataConfig:
     """Where the text comes from."""
 
     source: str
-    """`stdlib` (the Python standard library's own files), a path, or `hf:NAME:SUBSET`."""
-    tokenizer: TokenizerKind = "bpe"
+    """`stdlib` (the Python standard library's own files), a path of text or of prepared shards, or `hf:NAME:SUBSET`."""
+    tokenizer: str = "bpe"
+    """`bpe` (byte-level, trained on the data), `bytes`, or a folder with a Hugging Face tokenizer."""
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What was planned, for the progress line and so that a run which drifts is noticed. Zero and empty mean unknown."""
+
+    usd_per_hour: str = ""
+    """A decimal number."""
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0
+    """Time in steps, from the first to the last."""
+    peak_tflops: float = 0.0
+    """Peak of all GPUs together in the precision of the run: what utilisation is a share of."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +237,7 @@ class RunConfig:
     device: Device = "cpu"
     init_from: str | None = None
     """A folder whose weights are trained further: a checkpoint, a results folder, or a model of `transformers`."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
 
     def to_json(self) -> str:
         """Return the configuration as indented JSON, the format of `run.json`."""
@@ -382,7 +416,8 @@ def from_json(text: str) -> RunConfig:
     try:
         raw = json.loads(text)
         sections = {name: cls(**raw[name]) for name, cls in _SECTIONS.items()}
-        return RunConfig(preset=str(raw["preset"]), device=raw["device"], init_from=raw.get("init_from"), **sections)
+        plan, init_from = PlanConfig(**raw.get("plan", {})), raw.get("init_from")
+        return RunConfig(preset=str(raw["preset"]), device=raw["device"], init_from=init_from, plan=plan, **sections)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             "config", "run.json", f"not a run configuration: {error}", "write it with `lumina launch --dry-run --json`"
@@ -521,40 +556,137 @@ def _check_training(config: RunConfig) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A combination of settings that the engine cannot train. `why` and `hint` are filled in from the configuration `c`."""
+
+    key: str
+    name: str
+    """The field that the error names."""
+    why: str
+    hint: str
+    applies: Callable[[RunConfig], bool] = field(repr=False, compare=False)
+
+    def error(self, config: RunConfig) -> ConfigError:
+        """Return the refusal of `config` in words."""
+        section = next(s for s, cls in _SECTIONS.items() if self.name in {f.name for f in dataclasses.fields(cls)})
+        value = getattr(getattr(config, section), self.name)
+        return ConfigError(self.name, value, self.why.format(c=config), self.hint.format(c=config))
+
+
+TRACKERS: tuple[str, ...] = ("tensorboard", "wandb")
+
+REFUSALS: tuple[Refusal, ...] = (
+    Refusal(
+        "unknown stage",
+        "zero_stage",
+        "there is no ZeRO stage {c.layout.zero_stage}",
+        "take 0, 1, 2 or 3",
+        lambda c: c.layout.zero_stage > 3,
+    ),
+    Refusal(
+        "fp16 on a CPU",
+        "precision",
+        "fp16 has no arithmetic on a CPU in DeepSpeed",
+        "take --set precision=bf16 or fp32",
+        lambda c: c.training.precision == "fp16" and c.device == "cpu",
+    ),
+    Refusal(
+        "bf16 at stage 0",
+        "zero_stage",
+        "bf16 at ZeRO stage 0 trains measurably differently in DeepSpeed",
+        "take zero_stage=1, or precision=fp32",
+        lambda c: c.training.precision == "bf16" and c.layout.zero_stage == 0,
+    ),
+    Refusal(
+        "fp16 at stage 0",
+        "zero_stage",
+        "fp16 at ZeRO stage 0 goes through the same optimizer in DeepSpeed that trains differently in bf16",
+        "take zero_stage=1, or precision=fp32",
+        lambda c: c.training.precision == "fp16" and c.device != "cpu" and c.layout.zero_stage == 0,
+    ),
+    Refusal(
+        "expert parallelism without experts",
+        "expert_parallel",
+        "arch {c.model.arch} has no experts that could be spread over {c.layout.expert_parallel} GPUs",
+        "take expert_parallel=1",
+        lambda c: c.layout.expert_parallel != 1 and not c.model.has_experts,
+    ),
+    Refusal(
+        "expert parallelism",
+        "expert_parallel",
+        "experts are not spread over GPUs: each GPU multiplies its own tokens by all of them, sorted, and drops none",
+        "take expert_parallel=1; ZeRO stage 3 shards the experts' weights",
+        lambda c: c.layout.expert_parallel != 1 and c.model.has_experts,
+    ),
+    Refusal(
+        "optimizer offload below stage 2",
+        "offload",
+        "offload=optimizer needs gradients that are sharded, and ZeRO stage {c.layout.zero_stage} does not shard them",
+        "take zero_stage=2 or 3",
+        lambda c: c.layout.offload == "optimizer" and c.layout.zero_stage < 2,
+    ),
+    Refusal(
+        "parameter offload below stage 3",
+        "offload",
+        "offload=optimizer+parameters needs parameters that are sharded, and ZeRO stage {c.layout.zero_stage} does not shard them",
+        "take zero_stage=3",
+        lambda c: c.layout.offload == "optimizer+parameters" and c.layout.zero_stage < 3,
+    ),
+    Refusal(
+        "8-bit AdamW on a CPU",
+        "optimizer",
+        "8-bit AdamW has GPU kernels only",
+        "take optimizer=adamw",
+        lambda c: c.training.optimizer == "adamw8bit" and c.device == "cpu",
+    ),
+    Refusal(
+        "8-bit AdamW with offload",
+        "optimizer",
+        "8-bit AdamW works on the GPU, and offload={c.layout.offload} moves the optimizer to the CPU",
+        "take offload=none, or optimizer=adamw",
+        lambda c: c.training.optimizer == "adamw8bit" and c.device != "cpu" and c.layout.offload != "none",
+    ),
+    Refusal(
+        "every n-th block without checkpointing",
+        "checkpoint_every",
+        "checkpoint_every={c.layout.checkpoint_every} has no effect with checkpointing=none",
+        "take checkpointing=block as well",
+        lambda c: c.layout.checkpoint_every != 1 and c.layout.checkpointing == "none",
+    ),
+    Refusal(
+        "every n-th of fewer blocks",
+        "checkpoint_every",
+        "checkpoint_every={c.layout.checkpoint_every} is more than the {c.model.n_layers} blocks there are",
+        "take checkpoint_every between 1 and {c.model.n_layers}",
+        lambda c: c.layout.checkpointing == "block" and c.layout.checkpoint_every > c.model.n_layers,
+    ),
+    Refusal(
+        "compiling sharded parameters",
+        "compile",
+        "torch.compile cannot trace through ZeRO stage 3, which gathers parameters while the model runs",
+        "take compile=auto or off, or zero_stage=2",
+        lambda c: c.layout.compile == "on" and c.layout.zero_stage == 3,
+    ),
+    Refusal(
+        "unknown tracker",
+        "trackers",
+        "trackers is {c.training.trackers!r}, and there are tensorboard and wandb",
+        "take trackers=tensorboard, trackers=wandb, or trackers=tensorboard,wandb",
+        lambda c: not set(filter(None, c.training.trackers.split(","))) <= set(TRACKERS),
+    ),
+)
+"""What cannot be trained, and why, beyond shapes and numbers. Planner and trainer both ask `check`, which asks this table."""
+
+
+def refusals(config: RunConfig) -> list[ConfigError]:
+    """Return every entry of the table that refuses `config`; empty when the engine can train it."""
+    return [refusal.error(config) for refusal in REFUSALS if refusal.applies(config)]
+
+
 def _check_engine(config: RunConfig) -> None:
-    layout, training = config.layout, config.training
-    if layout.zero_stage > 3:
-        raise ConfigError(
-            "zero_stage",
-            layout.zero_stage,
-            f"there is no ZeRO stage {layout.zero_stage}",
-            "take 0, 1, 2 or 3",
-        )
-    if training.precision == "fp16" and config.device == "cpu":
-        raise ConfigError(
-            "precision",
-            "fp16",
-            "fp16 has no arithmetic on a CPU in DeepSpeed",
-            "take --set precision=bf16 or fp32",
-        )
-    if training.precision == "bf16" and layout.zero_stage == 0:
-        raise ConfigError(
-            "zero_stage", 0, "bf16 at ZeRO stage 0 trains measurably differently in DeepSpeed", "take zero_stage=1, or precision=fp32"
-        )
-    if layout.expert_parallel != 1:
-        raise ConfigError(
-            "expert_parallel",
-            layout.expert_parallel,
-            "experts are not spread over GPUs yet: each GPU computes all of them",
-            "take expert_parallel=1; ZeRO stage 3 shards their weights",
-        )
-    if layout.offload != "none" and layout.zero_stage < (3 if layout.offload.endswith("parameters") else 2):
-        raise ConfigError(
-            "offload",
-            layout.offload,
-            f"offload={layout.offload} needs more than ZeRO stage {layout.zero_stage}",
-            "take zero_stage=3" if layout.offload.endswith("parameters") else "take zero_stage=2",
-        )
+    for error in refusals(config):
+        raise error
 
 
 # --- counting ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE of exactly the model's vocabulary, trained on the data, or plain bytes.
+"""Text to token ids and back: byte-level BPE of the model's vocabulary trained on the data, plain bytes, or a Hugging Face tokenizer.
 
 Id 0 ends a document, id 1 begins a text. With bytes, byte b has id b + 3.
 """
@@ -6,8 +6,11 @@ Id 0 ends a document, id 1 begins a text. With bytes, byte b has id b + 3.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from trainer.errors import DataError
 
@@ -38,6 +41,8 @@ class Tokenizer(Protocol):
     """Encodes and decodes."""
 
     special: SpecialIds
+    size: int
+    """Ids are below this."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, nothing added."""
@@ -51,11 +56,11 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """One id a byte."""
 
-    special = OURS
+    special, size = OURS, 256 + len(SPECIAL)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
-        return [[b + len(SPECIAL) for b in text.encode("utf-8")] for text in texts]
+        return [(np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) + len(SPECIAL)).tolist() for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; ids that are no byte are left out."""
@@ -72,7 +77,11 @@ class BpeTokenizer:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer as Library
 
-        self._library = Library.from_file(str(path))
+        try:
+            self._library = Library.from_file(str(path))
+        except Exception as error:
+            raise DataError(f"{path} is no tokenizer that can be read: {error}") from error
+        self.size = int(self._library.get_vocab_size())
         self.special = special_ids(path.parent, self._library.token_to_id)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -112,6 +121,20 @@ def open_in(folder: Path, kind: str) -> Tokenizer:
     return BpeTokenizer(folder / "tokenizer.json")
 
 
+def copy_folder(folder: Path, path: Path) -> None:
+    """Copy a Hugging Face tokenizer folder's `tokenizer.json`, and what says which tokens are special, to `path`. Raises DataError."""
+    source = folder.expanduser() / "tokenizer.json"
+    if not source.is_file():
+        raise DataError(
+            f"{folder} has no tokenizer.json: save it as a fast tokenizer first "
+            "(transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"):
+        if (source.parent / name).is_file():
+            shutil.copyfile(source.parent / name, path.parent / name)
+
+
 def byte_library() -> Any:
     """Return the byte tokenizer as the `tokenizers` library's, for programs that read `tokenizer.json`."""
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
@@ -145,6 +168,7 @@ def train_bpe(texts: Iterable[str], vocab: int, path: Path) -> int:
         vocab_size=vocab, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     library.train_from_iterator(texts, trainer)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     library.save(str(partial))
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Weights in a folder: `model.safetensors` beside `run.json` and the tokenizer. Nothing that is unpickled, so any may be opened.
+"""Weights in a folder: `model.safetensors`, or a checkpoint's pieces, beside `run.json` and the tokenizer; nothing is unpickled.
 
 Wherever a command takes a checkpoint, three folders will do: a run's results, one of its checkpoints (`checkpoints/step-000123`), and
 what `import` wrote.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer import checkpoint
+from trainer import checkpoint, pieces
 from trainer import tokenizer as tokenizers
 from trainer.config import load
 from trainer.errors import DataError
@@ -36,6 +36,7 @@ class Saved:
 
     config: RunConfig
     weights: Path
+    """`model.safetensors`, or the `state.json` of a checkpoint."""
     folder: Path
     """Where the tokenizer's files are."""
 
@@ -45,6 +46,8 @@ class Saved:
 
     def state(self) -> dict[str, Tensor]:
         """Return its tensors by our names, in the type they are stored in."""
+        if self.weights.name == checkpoint.STATE:
+            return pieces.weights(self.weights.parent, checkpoint.state(self.weights.parent)["parameters"])
         from safetensors.torch import load_file
 
         return load_file(str(self.weights))
@@ -64,7 +67,8 @@ def find(folder: Path) -> Saved:
     if not folder.is_dir():
         raise DataError(f"no folder {str(folder)!r}: give a run's results folder or one of its checkpoints")
     places = [folder, *reversed(checkpoint.named(folder / "checkpoints"))]
-    weights = next((place / WEIGHTS for place in places if (place / WEIGHTS).is_file()), None)
+    candidates = (place / name for place in places for name in (WEIGHTS, checkpoint.STATE))
+    weights = next((path for path in candidates if path.is_file()), None)
     if weights is None:
         raise DataError(f"{folder} holds no {WEIGHTS}: give a run's results folder, or a checkpoint such as checkpoints/step-000100")
     home = weights.parent if (weights.parent / RUN).is_file() else folder

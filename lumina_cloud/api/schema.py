@@ -602,3 +602,31 @@ class ErrorDocument(Document):
     """An error on standard error."""
 
     error: ErrorBody
+
+
+class PreparedDataDocument(Document):
+    """`lumina data prepare --json`."""
+
+    path: str
+    documents: int
+    tokens: int
+    """To train on."""
+    validation_tokens: int
+    shards: int
+    upload_bytes: int
+    tokenizer: str
+    vocab: int
+    seconds: float
+
+
+class CheckedDataDocument(Document):
+    """`lumina data check --json`. `exact` is false where the tokens were reckoned from a sample or from the size."""
+
+    path: str
+    kind: str
+    documents: int | None
+    tokens: int
+    exact: bool
+    upload_bytes: int
+    wanted_tokens: int | None = None
+    epochs: float | None = None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import output, sandbox
+from lumina_cloud.cli import data, output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.compare import compare
@@ -46,6 +46,7 @@ for verb in VERBS:
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(ledger_app)
+app.add_typer(data.app)
 
 
 def _version(value: bool) -> None:  # typer's callback shape

@@ -48,7 +48,7 @@ def cost(machine: Machine, hours: Interval) -> MoneyInterval:
 
 def disk_gib(config: RunConfig) -> float:
     """Return the disk that a run needs: image, tokens, and checkpoints kept and being written."""
-    kept = (config.training.keep_checkpoints + 1) * checkpoint_bytes(config)
+    kept = (config.training.keep_last + 1) * checkpoint_bytes(config)
     return BASE_DISK_GIB + (kept + TOKEN_BYTES * config.training.unique_tokens) / 2**30
 
 

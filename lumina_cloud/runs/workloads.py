@@ -37,7 +37,9 @@ FINE_TUNING_EPOCHS = 2
 MAX_LINE = 4 << 20
 """A first line is looked at up to this many bytes."""
 
-_LAYOUT_FIELDS = ("n_gpus", "micro_batch", "grad_accum", "zero_stage", "checkpointing", "offload", "expert_parallel")
+_LAYOUT_FIELDS = (
+    *("n_gpus", "micro_batch", "grad_accum", "zero_stage", "checkpointing", "checkpoint_every", "offload", "expert_parallel", "compile"),
+)
 
 
 @dataclass(frozen=True)
@@ -280,14 +282,28 @@ def _has_text_column(file: Path) -> bool:
 def estimated_tokens(path: Path, vocab: int) -> int:
     """Return roughly how many tokens the text at `path` holds, from its size.
 
+    Prepared shards say it themselves.
+
     A byte-level BPE token spans about 1.9 bytes at a vocabulary of 512 and 4.2 at 32,000; in between it grows with the
     logarithm of the vocabulary. Parquet is compressed to about a third. The trainer counts exactly.
     """
     if str(path) == "stdlib" or str(path).startswith("hf:"):
         return 10**18
+    prepared = _prepared_tokens(path.expanduser())
+    if prepared is not None:
+        return prepared
     n_bytes = sum(file.stat().st_size * (3 if file.suffix == ".parquet" else 1) for file in text_files(path.expanduser().absolute()))
     bytes_per_token = min(5.0, max(1.0, 1.9 + (4.2 - 1.9) * math.log2(vocab / 512) / math.log2(32_000 / 512)))
     return max(1, int(n_bytes / bytes_per_token))
+
+
+def _prepared_tokens(path: Path) -> int | None:
+    """Return how many tokens to train on the index of prepared shards lists, None where there are no shards."""
+    try:
+        listed = json.loads((path / "index.json").read_text(encoding="utf-8"))["train"]
+        return max(1, sum(int(shard["tokens"]) for shard in listed))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def parameters(config: RunConfig) -> trainer_config.ParameterCount:
