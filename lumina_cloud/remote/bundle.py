@@ -72,8 +72,8 @@ def build(
 ) -> Bundle:
     """Collect a bundle; `staging` is an empty folder for the small files that are made here.
 
-    `data` are files with their names on the machine, below `data/`. `weights` are the files of a model that is trained further. `previous` is the folder of an earlier rental's results: its newest
-    whole checkpoint goes along. Raises DataError when the data cannot be read.
+    `data` are files with their names on the machine, below `data/`; `weights` those of a model that is trained further. `previous` is
+    the folder of an earlier rental's results: its newest whole checkpoint goes along. Raises DataError when the data cannot be read.
     """
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
     found = {"data": "data" if data else None, "init_from": "init" if weights else None, "resume": checkpoint is not None}
