@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.runs import workloads
+from lumina_cloud.runs import weights_to_start_from, workloads
 from lumina_cloud.runs.workloads import WorkloadRequest
 
 
@@ -61,7 +61,7 @@ def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest
         "data": None if options.data is None else workloads.absolute_source(options.data),
         "seed": options.seed,
         "recipe": options.recipe,
-        "init_from": options.init_from,
+        "init_from": None if options.init_from is None else str(weights_to_start_from.absolute(options.init_from)),
     }
     said = _settings(options)
     for name, setting in _TWICE.items():

@@ -24,7 +24,7 @@ def small(arch):
 def kept_bytes(model, recompute):
     """Bytes that autograd keeps for the backward pass of all blocks, each storage once, weights and tables left out."""
     torch.manual_seed(0)
-    built = Model(model, recompute=recompute).to(torch.bfloat16)
+    built = Model(model, recompute_every=int(recompute)).to(torch.bfloat16)
     weights = {p.untyped_storage().data_ptr() for p in built.parameters()}
     kept: dict[int, int] = {}
     alive = []

@@ -87,7 +87,7 @@ def test_a_fixed_zero_stage_on_one_gpu_needs_no_offload():
         ("T4", 1, {}, set(), "no bf16 arithmetic"),
         ("MI250X", 1, {}, set(), "not known"),
         ("4090", 1, {"zero_stage": 0}, {"zero_stage"}, "bf16 at ZeRO stage 0"),
-        ("4090", 1, {"expert_parallel": 2}, {"expert_parallel"}, "experts are not spread"),
+        ("4090", 1, {"expert_parallel": 2}, {"expert_parallel"}, "no experts that could be spread"),
     ],
 )
 def test_what_cannot_be_laid_out_says_why(gpu, count, change, fixed, why):

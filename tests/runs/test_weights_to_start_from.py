@@ -118,10 +118,10 @@ def test_the_weights_are_in_the_bundle(tmp_path):
 
     hf, staging = folder(tmp_path / "hf"), tmp_path / "staging"
     staging.mkdir()
-    job = bundle.Job(python="python", seconds_cap=1, grace_seconds=1, linger_seconds=1)
+    job = bundle.Job(python="python", seconds_cap=1, grace_seconds=1, linger_seconds=1, seconds_off=1)
     (tmp_path / "trainer").mkdir()
     built = bundle.build(
-        staging, config_json="{}", trainer=tmp_path / "trainer", data=None, weights=weights_to_start_from.files(hf), previous=None, job=job
+        staging, config_json="{}", trainer=tmp_path / "trainer", data=(), weights=weights_to_start_from.files(hf), previous=None, job=job
     )
     assert {f.target for f in built.files} >= {"init/config.json", "init/model.safetensors", "init/tokenizer.json"}
     assert json.loads((staging / "job.json").read_text())["init_from"] == "init"
