@@ -35,6 +35,9 @@ SECOND = timedelta(seconds=1)
 GRANULARITY = {"lambda": timedelta(minutes=1)}
 """What a provider rounds a machine's time to, where it is not the second."""
 
+BILLS_WHILE_RUNNING = ("vastai",)
+"""Who bills a GPU only while the instance runs, not while it boots or is stopped."""
+
 LAG = {"runpod": timedelta(hours=1), "vastai": timedelta(minutes=15)}
 """How long after a machine's end its bill may be incomplete."""
 
@@ -113,38 +116,104 @@ def _nothing_billed(rental: RentalRecord, metered: Metered, now: datetime) -> Li
 def _explained(
     rental: RentalRecord, metered: Metered, time_lines: Sequence[Charge], bill: Sequence[Charge], now: datetime
 ) -> tuple[Verdict, str]:
-    billed = sum((c.usd for c in time_lines), Decimal(0))
-    difference, second = billed - metered.usd, metered.usd_per_hour / 3600
-    grain = GRANULARITY.get(rental.provider, SECOND)
-    rounding = second * _seconds(grain) + _MICRO * (len(time_lines) + 1)
-    if abs(difference) <= rounding:
-        return "explained", f"{rental.provider} rounds to {_span(grain)}, here {money.show(second * _seconds(grain))}"
-    beside = sum((c.usd for c in bill if c.kind == "storage"), Decimal(0))
-    if beside and abs(difference + beside) <= rounding:
-        return "explained", f"the price of an hour holds the disk, which {rental.provider} bills apart: {money.show(beside)}"
+    """Explain a difference: the time alone, or together with the disk where the price of an hour holds it."""
+    disk = sum((c.usd for c in bill if c.kind == "storage"), Decimal(0))
+    alone = _Difference(rental, metered, time_lines, Decimal(0))
+    together = _Difference(rental, metered, time_lines, disk)
+    why = alone.reason() or (disk and together.reason())
+    if why:
+        return "explained", why
+    if rental.ended_at is None and alone.at_our_price():
+        return "waiting", "it goes on: the meter and the bill were read at different moments"
     lag = LAG.get(rental.provider, timedelta(minutes=5))
-    behind = min(rental.ended_at or now, metered.until) - max((c.until for c in time_lines), default=metered.since)
-    if difference < 0 and behind > EDGES and (rental.ended_at is None or now - rental.ended_at <= lag):
-        return "waiting", f"billed until {iso(max((c.until for c in time_lines), default=metered.since))}; the rest is to come"
-    return _by_edges(metered, time_lines, difference, rounding)
+    last = max((c.until for c in time_lines), default=metered.since)
+    behind = min(rental.ended_at or now, metered.until) - last
+    if alone.usd < 0 and behind > EDGES and (rental.ended_at is None or now - rental.ended_at <= lag):
+        return "waiting", f"billed until {iso(last)}; the rest is to come"
+    return "unexplained", (together if disk and abs(together.usd) < abs(alone.usd) else alone).in_words()
 
 
-def _by_edges(metered: Metered, time_lines: Sequence[Charge], difference: Decimal, rounding: Decimal) -> tuple[Verdict, str]:
-    """Explain a difference by when billing began and ended: the same price over an interval with other edges."""
-    second = metered.usd_per_hour / 3600
-    if time_lines:
-        earlier = metered.since - min(c.since for c in time_lines)
-        later = max(c.until for c in time_lines) - metered.until
-        edges = second * (_seconds(earlier) + _seconds(later))
-        if abs(earlier) <= EDGES and abs(later) <= EDGES and abs(difference - edges) <= rounding:
-            return "explained", f"at the same price, from {_offset(-earlier)} to {_offset(later)} the moments that we saw"
-        on_the_hour = all(_is_whole_hour(m) for c in time_lines for m in (c.since, c.until))
-        if on_the_hour and abs(difference) <= second * _seconds(EDGES):
-            late = timedelta(seconds=float(abs(difference) / second))
-            return "explained", f"billed by whole hours of the clock; worth {_span(late)}, by which start and end are seen late"
-    worth = _span(timedelta(seconds=float(abs(difference) / second))) if second else "any time"
-    more = "more" if difference > 0 else "less"
-    return "unexplained", f"{money.show(abs(difference))} {more} than {money.text(metered.usd_per_hour)} an hour comes to: worth {worth}"
+@dataclass(frozen=True)
+class _Difference:
+    """What was billed for a rental's time, with `disk` dollars for its disk, less what was metered."""
+
+    rental: RentalRecord
+    metered: Metered
+    lines: Sequence[Charge]
+    disk: Decimal
+
+    @property
+    def usd(self) -> Decimal:
+        return sum((c.usd for c in self.lines), self.disk) - self.metered.usd
+
+    @property
+    def second(self) -> Decimal:
+        return self.metered.usd_per_hour / 3600
+
+    @property
+    def rounding(self) -> Decimal:
+        grain = GRANULARITY.get(self.rental.provider, SECOND)
+        return self.second * _seconds(grain) + _MICRO * (2 * len(self.lines) + 2)
+
+    def reason(self) -> str:
+        """Return what explains it, empty when nothing does."""
+        why = self._of_rounding() or self._of_edges() or self._of_whole_hours() or self._of_pauses()
+        if why and self.disk:
+            return f"the price of an hour holds the disk, which {self.rental.provider} bills apart ({money.show(self.disk)}); {why}"
+        return why
+
+    def at_our_price(self) -> bool:
+        """Whether an hour was billed at no more than a tenth above what we thought it costs."""
+        billed = sum((c.until - c.since for c in self.lines), timedelta(0))
+        return sum((c.usd for c in self.lines), Decimal(0)) <= self.second * _seconds(billed + EDGES) * Decimal("1.1")
+
+    def in_words(self) -> str:
+        """Return how much more or less it is than our price comes to."""
+        worth = _span(timedelta(seconds=float(abs(self.usd) / self.second))) if self.second else "any time"
+        more = "more" if self.usd > 0 else "less"
+        return f"{money.show(abs(self.usd))} {more} than {money.text(self.metered.usd_per_hour)} an hour comes to: worth {worth}"
+
+    def _of_rounding(self) -> str:
+        if abs(self.usd) > self.rounding:
+            return ""
+        return f"{self.rental.provider} rounds to {_span(GRANULARITY.get(self.rental.provider, SECOND))} and each line to the micro-dollar"
+
+    def _of_edges(self) -> str:
+        """The same price over an interval with other edges."""
+        if not self.lines:
+            return ""
+        earlier = self.metered.since - min(c.since for c in self.lines)
+        later = max(c.until for c in self.lines) - self.metered.until
+        near = abs(earlier) <= EDGES and abs(later) <= EDGES
+        worth = self.second * (_seconds(earlier) + _seconds(later))
+        if not near or abs(self.usd - worth) > self.rounding:
+            return ""
+        return f"at the same price, from {_offset(-earlier)} to {_offset(later)} the moments that we saw"
+
+    def _of_whole_hours(self) -> str:
+        """Buckets of the clock say nothing of seconds; what they differ by must be worth no more than start and end are seen late."""
+        on_the_hour = bool(self.lines) and all(_is_whole_hour(m) for c in self.lines for m in (c.since, c.until))
+        if not on_the_hour or abs(self.usd) > self.second * _seconds(EDGES):
+            return ""
+        late = timedelta(seconds=float(abs(self.usd) / self.second))
+        return f"billed by whole hours of the clock; worth {_span(late)}, by which start and end are seen late"
+
+    def _of_pauses(self) -> str:
+        """A provider that bills the GPU while it runs only: the same price, over less time than the machine was ours."""
+        if self.rental.provider not in BILLS_WHILE_RUNNING or not self.lines:
+            return ""
+        billed = sum((c.until - c.since for c in self.lines), timedelta(0))
+        ours = self.metered.until - self.metered.since
+        pause = ours - billed
+        within = (
+            min(c.since for c in self.lines) >= self.metered.since - EDGES
+            and max(c.until for c in self.lines) <= self.metered.until + EDGES
+        )
+        # The disk is billed all the time, so what a pause saves is the price without it.
+        gpu_second = max(Decimal(0), self.second - (self.disk / _seconds(ours) if ours else Decimal(0)))
+        if pause < -EDGES or not within or abs(self.usd + gpu_second * _seconds(pause)) > self.rounding * 2 + self.metered.usd / 1000:
+            return ""
+        return f"not billed for {_span(pause)} in which the machine booted or was stopped"
 
 
 def _beside(kind: str, charges: Sequence[Charge]) -> Line:
