@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core.errors import LedgerError
 from lumina_cloud.ledger import derived, mark, sqlite_file
+from lumina_cloud.ledger.database import errors_of
 from lumina_cloud.ledger.records import EventRecord, SpendingRecord
 from lumina_cloud.ledger.rows import TABLES, BrokenSeal, columns, from_stored, to_record
 from lumina_cloud.ledger.spending import record
@@ -37,12 +38,17 @@ class Verified:
 def verify(database: Database) -> Verified:
     """Check pages, references, tables, seals, the chain of events, spending, and how far the ledger has come. Reads all of it."""
     found = Verified()
-    if database.path is not None:
-        _file(database, found)
-    if not found.problems:
-        _rows(database, found)
-    if not found.problems:
-        _spending(database, found)
+    try:
+        with errors_of(database.where, database.path):
+            if database.path is not None:
+                _file(database, found)
+            if not found.problems:
+                _rows(database, found)
+            if not found.problems:
+                _spending(database, found)
+    except LedgerError as error:
+        # What the database itself cannot read any more.
+        found.add(error.message)
     return found
 
 
