@@ -69,6 +69,48 @@ class PlanRow(Document):
     checkpoint_gib: float
     checkpoint_minutes_best: float | None
     """Between checkpoints, where the machine may be interrupted."""
+    front: bool = False
+    """Whether no other row that fits is as cheap and as soon, and better in one of both."""
+
+
+class Change(Document):
+    """One setting, as it was and as it has to be."""
+
+    name: str
+    before: str
+    after: str
+
+
+class Remedy(Document):
+    """One smallest set of changes that makes a workload fit. `hours`, `usd` and `loss` are after them."""
+
+    changes: list[Change]
+    layout: Layout
+    count: int
+    memory_upper_gib: float
+    host_memory_gib: float
+    """Main memory of the machine that offloading takes."""
+    hours: Range
+    usd: MoneyRange
+    loss: Range
+    slowdown: float
+    """Hours over those of the unchanged workload, had the machine the memory for it."""
+    type: str
+    """What to type for it."""
+
+
+class Misfit(Document):
+    """A machine that a workload does not fit, and what would make it fit, the least slowing first."""
+
+    model: str
+    arch: str
+    gpu: str
+    count: int
+    provider: str
+    memory_upper_gib: float
+    usable_memory_gib: float
+    text: str
+    remedies: list[Remedy]
 
 
 class Published(Document):
@@ -146,6 +188,8 @@ class PlanDocument(Document):
     published: list[Published]
     recommendation: Recommended | None
     refused: list[str]
+    misfits: list[Misfit] = []
+    """What does not fit, with the smallest sets of changes that would make it."""
     notes: list[str]
     explanation: list[str] = []
     """The derivation of the recommended row (of the first, where none is), if it was asked for; it is not kept in the ledger."""
