@@ -98,15 +98,24 @@ Look = Callable[["OfferQuery", "str | None"], "market.Market"]
 
 
 def make_plan(
-    session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None, *, measure: bool = False
+    session: Session,
+    request: WorkloadRequest,
+    wanted: MachineFilter,
+    look: Look | None = None,
+    *,
+    measure: bool = False,
+    only: planner.Machine | None = None,
 ) -> Planned:
     """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
 
     With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
+    `only` is the one machine to plan on, where that is decided already.
     """
     built = workloads.build(request)
     notes: list[str] = []
-    if look is None:
+    if only is not None:
+        available = [only]
+    elif look is None:
         available = machines(session.settings, wanted, measure=built.configs[0].training.precision if measure else None)
         if not available:
             raise no_price(wanted)

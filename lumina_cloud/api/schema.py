@@ -177,6 +177,38 @@ class RecipeRow(Document):
     loss: Range
 
 
+class BackwardsAnswer(Document):
+    """A model, its tokens and its machine that reach the goal. `settings` is how the model differs from its preset."""
+
+    model: str
+    arch: str
+    settings: dict[str, str]
+    parameters_active: int
+    tokens: int
+    tokens_per_parameter: float
+    gpu: str
+    count: int
+    provider: str
+    interruptible: bool
+    usd: MoneyRange
+    hours: Range
+    loss: Range
+    type: str
+    """What plans it forwards."""
+
+
+class Backwards(Document):
+    """The question turned round: what was wanted, and what reaches it, the best first."""
+
+    budget_usd: str | None
+    deadline_hours: float | None
+    target_loss: float | None
+    answers: list[BackwardsAnswer]
+    tried: int
+    """Sizes on machines."""
+    why_none: str
+
+
 class PlanDocument(Document):
     """`lumina plan --json`."""
 
@@ -190,6 +222,8 @@ class PlanDocument(Document):
     refused: list[str]
     misfits: list[Misfit] = []
     """What does not fit, with the smallest sets of changes that would make it."""
+    backwards: Backwards | None = None
+    """With `--budget`, `--deadline` or `--target-loss`: the rows are then the first answer, planned forwards."""
     notes: list[str]
     explanation: list[str] = []
     """The derivation of the recommended row (of the first, where none is), if it was asked for; it is not kept in the ledger."""
