@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ FEW = [machine("RTX4090", 1, "0.34", interruptible=True), machine("A100-80GB-PCI
 def test_sizes_lie_between_the_presets_and_can_be_trained(arch):
     counts = [count_parameters(size.config.model).active for size in sizes(arch)]
     assert counts == sorted(counts)
-    assert all(b < 2.5 * a for a, b in zip(counts, counts[1:], strict=False))
+    assert all(b < 2.5 * a for a, b in pairwise(counts))
     for size in sizes(arch):
         check(replace(with_layout(size.config, LayoutConfig()), device="cuda"))
         assert bool(size.changed) == (size.config != preset(size.config.preset, arch))
