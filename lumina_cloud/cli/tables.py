@@ -183,6 +183,10 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
     made.add_row("time", _hours(row.hours))
     made.add_row("price", f"{_price(row.usd_per_hour)} an hour" + (", interruptible" if row.interruptible else ""))
     made.add_row("cost", _money(row.usd))
+    for c in document.price_changes:
+        said = f"{c.what}: {money.show(Decimal(c.planned))} when it was planned, {money.show(Decimal(c.now))} now ({c.percent:+.1f} %)"
+        made.add_row("price changed", Text(said, style="bold yellow"))
+    made.add_row("on drift", "stop with a checkpoint" if document.on_drift == "stop" else "tell")
     most = Text(f"{money.show(Decimal(document.usd_cap))}: it is ended in good order before it costs more", style="bold")
     made.add_row(Text("at most", style="bold"), most)
     return [made]

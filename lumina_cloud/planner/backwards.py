@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import loss as loss_law
@@ -91,11 +92,11 @@ def sizes(arch: str) -> tuple[Size, ...]:
     """Return the sizes that are tried, smallest first; the presets are among them, as they are."""
     names = MODELS[MODELS.index(SMALLEST) :]
     found = [_between(preset(names[0], arch), preset(names[0], arch), 0.25 * step) for step in (-2, -1)]
-    for lower, upper in zip(names, names[1:], strict=False):
+    for lower, upper in pairwise(names):
         low, high = preset(lower, arch), preset(upper, arch)
         found.append(Size(low, ()))
         found += [_between(low, high, step / (BETWEEN + 1)) for step in range(1, BETWEEN + 1)]
-    return tuple([*found, Size(preset(names[-1], arch), ())])
+    return (*found, Size(preset(names[-1], arch), ()))
 
 
 def _between(low: RunConfig, high: RunConfig, share: float) -> Size:

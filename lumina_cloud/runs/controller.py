@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import CredentialsError, DiskError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
 from lumina_cloud.ledger import RentalRecord
-from lumina_cloud.runs import caps, conclude, ingest, metering, shipping
+from lumina_cloud.runs import caps, conclude, drift, ingest, metering, shipping
 from lumina_cloud.runs.decide import Decision, Facts, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
@@ -82,6 +82,7 @@ class Controller:
         self._do(decision, run, rental, instance, box)
         if box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
             self._read_progress(run, box)
+            self._watch_for_drift(run.run_id, rental)
             conclude.meter(self.context, run, rental, instance)
         return decision
 
@@ -304,6 +305,37 @@ class Controller:
         with self.context.ledger.transaction() as tx:
             tx.update_run(run.run_id, progress=beat)
             tx.put_metrics(run.run_id, records)
+
+    def _watch_for_drift(self, run_id: str, rental: RentalRecord | None) -> None:
+        """Tell once of each way in which a run goes beyond its plan, and stop it where that was asked for."""
+        run = self._run(run_id)
+        if run.state != "training" or rental is None:
+            return
+        now, p = self.context.clock.now(), run.progress
+        found = drift.drift(
+            run.planned,
+            drift.Standing(
+                step=p.get("step", 0),
+                steps=p.get("steps", 0),
+                tokens=p.get("tokens", 0),
+                tokens_per_second=p.get("tokens_per_second", 0.0),
+                elapsed_seconds=(now - rental.intended_at).total_seconds(),
+                spent_usd=self.context.ledger.spent(run_id),
+                usd_per_hour=rental.usd_per_hour,
+            ),
+        )
+        told = {e.data.get("what") for e in self.context.ledger.events(run_id) if e.kind == "run.drifted"} if found else set()
+        new = tuple(d for d in found if d.kind not in told)
+        if not new:
+            return
+        stop = run.planned.get("on_drift") == "stop" and run.stop_requested_at is None
+        with self.context.ledger.transaction() as tx:
+            for d in new:
+                tx.add_event("run.drifted", run_id=run_id, what=d.kind, projected=d.projected, bound=d.bound)
+            if stop:
+                tx.update_run(run_id, stop_requested_at=now)
+                tx.add_event("run.stop_requested", run_id=run_id, why="drift")
+        self.context.reporter.said(run_id, f"drift: {drift.advice(new, run_id)}" + ("; stopping (--on-drift stop)" if stop else ""))
 
     # --- small things ---------------------------------------------------------------------------------------------------
 
