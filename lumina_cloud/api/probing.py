@@ -135,10 +135,15 @@ def notes(found: Probe, before: Row, after: Row) -> list[str]:
     b, a = before.estimate, after.estimate
     return [
         f"probed: {found.steps} real steps on this computer in {found.seconds:.0f} s, which cost {money.show(money.usd(found.usd))}",
-        f"the probe changed: tokens/s {b.tokens_per_second.mid:,.0f} ({b.tokens_per_second.low:,.0f}-{b.tokens_per_second.high:,.0f}) to "
-        f"{a.tokens_per_second.mid:,.0f} ({a.tokens_per_second.low:,.0f}-{a.tokens_per_second.high:,.0f}); memory {b.memory_gib.mid:.2f} to "
-        f"{a.memory_gib.mid:.2f} GiB; hours {b.hours.mid:.3g} to {a.hours.mid:.3g}; cost {money.show(b.usd.mid)} to {money.show(a.usd.mid)}",
+        f"the probe changed: tokens/s {_speed(before)} to {_speed(after)}; "
+        f"memory {b.memory_gib.mid:.2f} to {a.memory_gib.mid:.2f} GiB; "
+        f"hours {b.hours.mid:.3g} to {a.hours.mid:.3g}; cost {money.show(b.usd.mid)} to {money.show(a.usd.mid)}",
     ]
+
+
+def _speed(row: Row) -> str:
+    s = row.estimate.tokens_per_second
+    return f"{s.mid:,.0f} ({s.low:,.0f}-{s.high:,.0f})"
 
 
 def _short(config: RunConfig, tokens_per_second: float) -> RunConfig:

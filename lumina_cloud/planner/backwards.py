@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from trainer.config import MODELS, ConfigError, LayoutConfig, ModelConfig, RunCo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
     from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.planner.estimate import Interval, Machine, MoneyInterval
