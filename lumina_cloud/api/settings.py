@@ -49,10 +49,13 @@ class Settings:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises UsageError for a malformed `config.toml`, LedgerError for a home that cannot be one."""
     env = os.environ if environ is None else environ
-    home = _home(env)
+    home = base = _home(env)
+    if env.get("LUMINA_SANDBOX", "") not in ("", "0"):
+        # Rehearsed money never mixes with real money: a ledger and runs of their own, with the user's own prices.
+        home = base / "sandbox"
     if home.exists() and not home.is_dir():
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
-    config_file = home / "config.toml"
+    config_file = base / "config.toml"
     table = _read(config_file)
     unknown = set(table) - {"local", "prices", *CLOUDS}
     if unknown:

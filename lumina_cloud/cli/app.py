@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import output
+from lumina_cloud.cli import output, sandbox
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
+from lumina_cloud.cli.sandboxed import Group
 from lumina_cloud.core.errors import UsageError
 
 app = typer.Typer(
     name="lumina",
+    cls=Group,
     help="Plan, rent, train, bring back, switch off, and account for language models on rented GPUs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,6 +28,7 @@ app = typer.Typer(
 
 for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, report, audit, doctor):
     app.command()(verb)
+app.add_typer(sandbox.app, name="sandbox")
 
 
 def _version(value: bool) -> None:  # typer's callback shape
@@ -37,6 +40,7 @@ def _version(value: bool) -> None:  # typer's callback shape
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Rehearse in the sandbox; accepted after any verb too.")] = False,
 ) -> None:
     """Plan, rent, train, bring back, switch off, and account for language models on rented GPUs."""
 
