@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import planning, schema
+from lumina_cloud.api import market, planning, schema
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.runs import caps
+from lumina_cloud.runs import caps, machines, workloads
+from lumina_cloud.runs import terms as run_terms
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
+from lumina_cloud.runs.terms import Terms
 from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
     from lumina_cloud.ledger import Ledger, PlanRecord
+    from providers.contract import OfferQuery
+
+
+__all__ = ["Limits", "Prepared", "Terms"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Prepared:
     planned: Planned
     row: planner.Row
     cap: caps.Cap
+    terms: Terms
 
     def as_document(self) -> schema.DryRun:
         """Return it as `--dry-run --json` prints it."""
@@ -53,6 +61,21 @@ class Prepared:
             hours_cap=self.cap.seconds / 3600,
             config=asdict(config),
         )
+
+
+def terms_from(lease: str | None, store: str | None, secrets: list[str], *, accept_unguarded: bool, interruptible: bool) -> Terms:
+    """Return the terms as they were typed. Raises UsageError for a span, a store, or a secret that is not there."""
+    for name in secrets:
+        if not name.isidentifier() or not name.isascii():
+            raise UsageError(f"--secret takes the name of an environment variable, not {name!r}", "e.g. --secret HF_TOKEN")
+        if not os.environ.get(name):
+            raise UsageError(f"--secret {name}: there is no such variable, or it is empty", f"export {name}=...")
+    if store is not None and "://" not in store:
+        raise UsageError(f"--store takes the URL of an object storage, not {store!r}", "e.g. --store s3://bucket/path")
+    seconds = run_terms.LEASE_SECONDS if lease is None else run_terms.parse_span("--lease", lease)
+    return Terms(
+        lease_seconds=seconds, store=store, secrets=tuple(secrets), accept_unguarded=accept_unguarded, interruptible=interruptible
+    )
 
 
 def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
@@ -77,7 +100,9 @@ def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
     return request, wanted
 
 
-def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+def prepare(
+    session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, terms: Terms, look: planning.Look
+) -> Prepared:
     """Plan the request and pass every check that can be made before renting.
 
     Raises UsageError, DataError, CredentialsError, or RefusedError when it does not fit or could exceed its cap.
@@ -88,30 +113,54 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
         raise UsageError(f"--max-hours is {limits.max_hours}, but must be above 0", "e.g. --max-hours 8")
     if wanted.provider is not None:
         registry.check_name(wanted.provider)
-    if not planning.machines(session.settings, wanted) and wanted.provider is not None:
-        # Without a price there is nothing to plan; a missing key or client is the better news.
-        _check_provider(session, wanted.provider)
-    planned = planning.make_plan(session, request, wanted)
+    planned = _plan(session, request, wanted, terms, look)
     row = _chosen(planned, wanted)
-    _check_provider(session, row.machine.provider)
-    if row.machine.provider == "local":
-        _check_local_trainer(planned)
-    usd = row.estimate.usd
-    cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high)
-    caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
-    caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
-    return Prepared(planned, row, cap)
-
-
-def _check_provider(session: Session, name: str) -> None:
-    """Pass every check of a provider that can be made before renting. Raises CredentialsError, AuthError, RefusedError."""
-    provider = session.provider(name)
-    if name != "local":
-        raise RefusedError(
-            f"this release plans on {name}'s live market, but cannot train there yet: no way to its machines; your key was not used",
-            "--provider local trains on this computer",
-        )
+    provider = session.provider(row.machine.provider)
     provider.check()
+    if provider.name == "local":
+        _check_local_trainer(planned)
+    usd, grace = row.estimate.usd, caps.grace_seconds(provider.name)
+    cap = caps.cap_from(
+        max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high, grace=grace
+    )
+    caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
+    caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
+    if not machines.is_guarded(provider) and not terms.accept_unguarded:
+        raise unguarded(provider.name, row.machine.usd_per_hour)
+    return Prepared(planned, row, cap, replace(terms, disk_gb=market.disk_gb(workloads.parameters(row.estimate.config).total)))
+
+
+def unguarded(provider: str, usd_per_hour: Decimal) -> RefusedError:
+    """Return the refusal of a machine that cannot end itself, with the worst that it could cost."""
+    worst = money.show(money.for_hours(usd_per_hour, 24.0))
+    return RefusedError(
+        f"a machine of {provider} cannot end itself, and is billed on even when it is switched off: "
+        f"should this computer die, it costs {worst} a day until you end it",
+        "accept that with --accept-unguarded, or take another provider",
+    )
+
+
+def _plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, terms: Terms, look: planning.Look) -> Planned:
+    """Plan on what is offered now: a price book's price cannot be rented. Raises UsageError, CredentialsError, ProviderError."""
+    provider = wanted.provider
+    if provider is None:
+        if not planning.machines(session.settings, wanted):
+            raise planning.no_price(wanted)
+        provider = _chosen(planned := planning.make_plan(session, request, wanted), wanted).machine.provider
+        if provider == "local":
+            return planned
+    if provider == "local":
+        return planning.make_plan(session, request, wanted)
+    session.provider(provider).check()
+    kind = replace(wanted, provider=provider)
+    return planning.make_plan(session, request, kind, _of_kind(look, interruptible=terms.interruptible))
+
+
+def _of_kind(look: planning.Look, *, interruptible: bool) -> planning.Look:
+    def ask(query: OfferQuery, provider: str | None) -> market.Market:
+        return look(replace(query, interruptible=interruptible), provider)
+
+    return ask
 
 
 def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
@@ -188,6 +237,7 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         tx.add_run(run)
         tx.update_run(run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+        run_terms.keep(tx, run_id, prepared.terms)
     return replace(run, state="provisioning")
 
 

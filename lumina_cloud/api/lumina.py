@@ -19,14 +19,15 @@ from lumina_cloud.api import doctor, launching, market, planning, schema, settin
 from lumina_cloud.api.following import Follower
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, ProviderError, UsageError
+from lumina_cloud.core.errors import LedgerError, UsageError
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.remote.local_box import LocalBox
+from lumina_cloud.remote.host_keys import Pins
 from lumina_cloud.runs.context import Context, Silent
 from lumina_cloud.runs.controller import Controller
+from lumina_cloud.runs.machines import Machines
 from lumina_cloud.runs.states import ACTIVE
+from lumina_cloud.runs.terms import Terms
 from providers import registry
-from providers.contract import LocalAddress
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
-    from lumina_cloud.remote.box import Box
+    from lumina_cloud.remote.ssh_key import Identity
     from lumina_cloud.runs.workloads import WorkloadRequest
-    from providers.contract import Address, OfferQuery, Provider
+    from providers.contract import OfferQuery, Provider
 
 CostKey = Literal["model", "arch", "provider", "gpu", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
@@ -57,14 +58,22 @@ class Lumina:
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self.session = Session(self.settings, self.ledger, self.clock, self.provider)
+        self.machines = Machines(
+            home=self.settings.home,
+            pins=Pins(self.settings.home / "ssh" / "known_hosts"),
+            identity=self._identity,
+            clock=self.clock,
+            rehearsal=self.settings.sandbox,
+        )
         self.controller = Controller(
             Context(
                 ledger=self.ledger,
                 connect=self.provider,
-                open_box=_open_box,
+                machines=self.machines,
                 clock=self.clock,
                 home=self.settings.home,
                 python=sys.executable,
+                secrets=os.environ,
                 reporter=Silent() if listener is None else Follower(listener, self.ledger, self.clock),
             )
         )
@@ -73,7 +82,13 @@ class Lumina:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.machines.close()
         self.ledger.close()
+
+    def _identity(self) -> Identity:
+        from lumina_cloud.remote import ssh_key
+
+        return ssh_key.installation(self.settings.home) if self.settings.ssh_key is None else ssh_key.own(self.settings.ssh_key)
 
     def provider(self, name: str) -> Provider:
         """Return a provider's client. Raises UsageError for an unknown name, CredentialsError where its key is missing."""
@@ -121,11 +136,11 @@ class Lumina:
         market.remember(self.ledger, found)
         return found
 
-    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, terms: Terms | None = None) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
         self._need_disk()
         self.controller.settle()
-        return launching.prepare(self.session, request, wanted, limits)
+        return launching.prepare(self.session, request, wanted, limits, terms or Terms(), self._look)
 
     def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
         """Return what a kept plan, by default the last, asked for."""
@@ -208,9 +223,10 @@ class Lumina:
         """Return more of a run's log from byte `offset`: from its machine while it lives, else from its folder."""
         for rental in self.ledger.rentals(run.run_id):
             if rental.instance_id is not None and rental.state not in ("ended", "lost"):
-                instance = self.provider(rental.provider).get(rental.instance_id)
-                if instance.address is not None:
-                    return _open_box(instance.address).read("log.txt", offset, 1 << 20) or b""
+                provider = self.provider(rental.provider)
+                box = self.machines.box(provider, provider.get(rental.instance_id), rental)
+                if box is not None:
+                    return box.read("log.txt", offset, 1 << 20) or b""
         return views.read_log(run, offset)
 
     def spent(self, run: RunRecord) -> Decimal:
@@ -236,12 +252,6 @@ class Lumina:
                 raise LedgerError(
                     f"less than 64 MiB of disk are free at {self.settings.home}", "free some, or set LUMINA_HOME to another disk"
                 )
-
-
-def _open_box(address: Address) -> Box:
-    if not isinstance(address, LocalAddress):
-        raise ProviderError(f"this release has no way to a machine at {address.host}", "end it: lumina stop RUN")
-    return LocalBox(address.folder)
 
 
 def _at_work(run: RunRecord) -> bool:

@@ -8,6 +8,9 @@
     [vastai]                   # or [runpod], [lambda]
     url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_CLOUD_BASE_URL go before it
 
+    [ssh]
+    key = "~/.ssh/id_ed25519"  # a key of your own for rented machines, an agent's too; without it Lumina makes one
+
     [[prices]]                 # see docs: replaces or adds to the price book
 """
 
@@ -39,6 +42,10 @@ class Settings:
     local_usd_per_hour: Decimal
     urls: Mapping[str, str] = field(default_factory=dict)
     """Where a provider's API is, for those that the user set."""
+    sandbox: bool = False
+    """Everything is a rehearsal: machines have their GPUs in name only."""
+    ssh_key: Path | None = None
+    """The user's own private key; None for one of this installation's."""
 
     @property
     def runs_folder(self) -> Path:
@@ -50,22 +57,25 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises UsageError for a malformed `config.toml`, LedgerError for a home that cannot be one."""
     env = os.environ if environ is None else environ
     home = base = _home(env)
-    if env.get("LUMINA_SANDBOX", "") not in ("", "0"):
+    sandbox = env.get("LUMINA_SANDBOX", "") not in ("", "0")
+    if sandbox:
         # Rehearsed money never mixes with real money: a ledger and runs of their own, with the user's own prices.
         home = base / "sandbox"
     if home.exists() and not home.is_dir():
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "ssh", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "ssh", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
         config_file=config_file,
         local_usd_per_hour=_local_price(table.get("local", {}), config_file),
         urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
+        sandbox=sandbox,
+        ssh_key=_ssh_key(table.get("ssh", {}), config_file),
     )
 
 
@@ -94,6 +104,13 @@ def _url(name: str, section: object, path: Path) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{path}: [{name}] knows only url, an address as text", f'[{name}]\nurl = "https://..."')
     return value
+
+
+def _ssh_key(section: object, path: Path) -> Path | None:
+    key = section.get("key") if isinstance(section, dict) and not set(section) - {"key"} else 0
+    if key is not None and (not isinstance(key, str) or not key.strip()):
+        raise UsageError(f"{path}: [ssh] knows only key, a path as text", '[ssh]\nkey = "~/.ssh/id_ed25519"')
+    return None if key is None else Path(key).expanduser()
 
 
 def _local_price(section: object, path: Path) -> Decimal:

@@ -32,6 +32,11 @@ def launch(
     seed: options.Seed = None,
     max_cost: options.MaxCost = None,
     max_hours: options.MaxHours = None,
+    lease: options.Lease = None,
+    store: options.Store = None,
+    secret: options.Secret = None,
+    accept_unguarded: options.AcceptUnguarded = False,
+    interruptible: Annotated[bool, typer.Option("--interruptible", help="Rent a cheaper machine that may be taken away.")] = False,
     follow: options.Follow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
     yes: options.Yes = False,
@@ -59,7 +64,8 @@ def launch(
             else:
                 planned, asked = lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
-            prepared = lumina.prepare(request, wanted, limits)
+            terms = options.terms(lease, store, secret, accept_unguarded=accept_unguarded, interruptible=interruptible)
+            prepared = lumina.prepare(request, wanted, limits, terms)
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return

@@ -91,6 +91,10 @@ class Transaction:
         """Keep a charge, or replace the one of the same id: a live rental's charge grows."""
         self._session.merge(tables.Charge(**_to_row(vars(charge))))
 
+    def drop_charge(self, charge_id: str) -> None:
+        """Drop our own reading of a charge that the provider's bill has replaced."""
+        self._session.execute(delete(tables.Charge).where(tables.Charge.charge_id == charge_id))
+
     def add_event(self, kind: str, *, run_id: str | None = None, rental_id: str | None = None, **data: Any) -> None:
         """Append an event."""
         self._session.add(tables.Event(at=self._clock.now(), run_id=run_id, rental_id=rental_id, kind=kind, data=data))
@@ -180,6 +184,11 @@ class Ledger:
     def events(self, run_id: str) -> list[EventRecord]:
         """Return what happened to a run, oldest first."""
         return self._all(EventRecord, select(tables.Event).where(tables.Event.run_id == run_id).order_by(tables.Event.event_id))
+
+    def events_of(self, kind: str, since: datetime) -> list[EventRecord]:
+        """Return events of one kind since a moment, oldest first."""
+        query = select(tables.Event).where(tables.Event.kind == kind, tables.Event.at >= since)
+        return self._all(EventRecord, query.order_by(tables.Event.event_id))
 
     def metrics(self, run_id: str) -> list[MetricRecord]:
         """Return a run's steps in their order."""

@@ -73,6 +73,15 @@ class Pins:
             raise LedgerError(f"the host key cannot be kept in {path.parent}: {error.strerror}", "make the folder writable") from error
         return keys
 
+    def announce(self, name: str, keys: tuple[str, ...]) -> None:
+        """Pin the keys of a machine that does not exist yet, in place of what an earlier attempt announced. Raises LedgerError."""
+        path = self.path(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LedgerError(f"the host key cannot be kept in {path.parent}: {error.strerror}", "make the folder writable") from error
+        self.pin(name, keys)
+
     def check(self, name: str, offered: str) -> None:
         """Raise HostKeyChanged unless `offered` is pinned for this machine."""
         known = self.of(name)

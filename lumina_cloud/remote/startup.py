@@ -1,6 +1,7 @@
 """The script that a rented machine runs at its first boot: it starts the guard, and tells the host keys by the boot log.
 
-It goes into the create call itself, so a machine guards its rental before we can log in. It holds no secret.
+It goes into the create call itself, so a machine guards its rental before we can log in. It holds no secret but, where
+the provider has no boot log for us, the host key that this one machine is to show.
 """
 
 from __future__ import annotations
@@ -56,11 +57,27 @@ class Limits:
         return json.dumps(asdict(self))
 
 
-def script(limits: Limits) -> str:
-    """Return the start-up script, in POSIX shell."""
+def script(limits: Limits, host_key: str | None = None) -> str:
+    """Return the start-up script, in POSIX shell; with a private host key for the machine to show, or else one that tells its own."""
     template = shell_template("startup.sh.j2")
     source = Path(guard.__file__).read_text(encoding="utf-8")
-    return template.render(guard=_packed(_lean(source)), loop=_packed(loop()), limits=base64.b64encode(limits.as_json().encode()).decode())
+    return template.render(
+        guard=_packed(_lean(source)),
+        loop=_packed(loop()),
+        limits=base64.b64encode(limits.as_json().encode()).decode(),
+        host_key=None if host_key is None else base64.b64encode(host_key.encode()).decode(),
+    )
+
+
+def make_host_key() -> tuple[str, str]:
+    """Return a fresh ed25519 host key: its private half as sshd reads it, and its public `TYPE BASE64`."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private.decode(), public.decode()
 
 
 def loop() -> str:

@@ -86,6 +86,7 @@ class Box:
     async def run(self) -> None:
         """Boot, then do what the maker says, until it is gone."""
         lay_out(self.root, self.birth)
+        os.chdir(self.home)
         environ = "".join(f"{name}={value}\0" for name, value in self.instance_env().items())
         (self.root / "etc" / "environ").write_text(environ, encoding="utf-8")
         (self.root / "etc" / "environ").chmod(0o600)

@@ -1,0 +1,74 @@
+"""What a rental cost by its provider's own bill, in place of our own reading of the clock."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lumina_cloud.core.errors import ProviderError
+from lumina_cloud.ledger import ChargeRecord
+from providers.contract import HasCharges
+
+if TYPE_CHECKING:
+    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.runs.context import Context
+    from providers.contract import Charge
+
+WAIT_SECONDS = 30.0
+"""How long the bill of an ended rental is waited for: providers write theirs some seconds to minutes later."""
+ASK_EVERY_SECONDS = 3.0
+
+STEPS = {"lambda": timedelta(minutes=1)}
+"""By what step a provider counts time. Lambda has no bill to ask for: started minutes are counted by its rule."""
+
+
+def billed_time(provider: str, duration: timedelta) -> timedelta:
+    """Return a time as the provider bills it: the step that has begun counts."""
+    step = STEPS.get(provider)
+    return duration if step is None else -(-max(duration, timedelta(0)) // step) * step
+
+
+def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
+    """Replace our reading of an ended rental by its provider's bill; return whether that bill was there.
+
+    A bill that still grows is asked for again. Without one in time our reading stays, as `metered`.
+    """
+    provider = context.connect(rental.provider)
+    if not isinstance(provider, HasCharges) or rental.instance_id is None:
+        return False
+    since = rental.intended_at - timedelta(minutes=10)
+    give_up = context.clock.monotonic() + WAIT_SECONDS
+    last: list[Charge] | None = None
+    while True:
+        with suppress(ProviderError):
+            charges = [c for c in provider.charges(since) if c.instance_id == rental.instance_id]
+            if charges and charges == last:
+                _put(context, run, rental, charges)
+                return True
+            last = charges or None
+        if context.clock.monotonic() >= give_up:
+            if last:
+                _put(context, run, rental, last)
+            return bool(last)
+        context.clock.sleep(ASK_EVERY_SECONDS)
+
+
+def _put(context: Context, run: RunRecord, rental: RentalRecord, charges: list[Charge]) -> None:
+    with context.ledger.transaction() as tx:
+        tx.drop_charge(f"{rental.rental_id}-time")
+        for charge in charges:
+            tx.put_charge(
+                ChargeRecord(
+                    charge_id=f"{rental.rental_id}-{charge.charge_id}"[:120],
+                    run_id=run.run_id,
+                    rental_id=rental.rental_id,
+                    provider=rental.provider,
+                    usd=charge.usd,
+                    usd_per_hour=rental.usd_per_hour,
+                    since=charge.since,
+                    until=charge.until,
+                    basis="billed",
+                )
+            )
+        tx.add_event("rental.billed", run_id=run.run_id, rental_id=rental.rental_id, lines=len(charges))
