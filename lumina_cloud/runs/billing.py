@@ -55,6 +55,10 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
 
 
 def _put(context: Context, run: RunRecord, rental: RentalRecord, charges: list[Charge]) -> None:
+    """Write a bill down in place of our own reading. Some bill by the hour of the day: intervals are cut to the rental's own."""
+    metered = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    begin = rental.intended_at if metered is None else metered.since
+    end = context.clock.now() if metered is None else metered.until
     with context.ledger.transaction() as tx:
         tx.drop_charge(f"{rental.rental_id}-time")
         for charge in charges:
@@ -66,8 +70,9 @@ def _put(context: Context, run: RunRecord, rental: RentalRecord, charges: list[C
                     provider=rental.provider,
                     usd=charge.usd,
                     usd_per_hour=rental.usd_per_hour,
-                    since=charge.since,
-                    until=charge.until,
+                    # Hours are counted by intervals: the disk's and the traffic's are the GPU's own, and stand as a moment.
+                    since=min(max(charge.since, begin), end) if charge.kind == "gpu" else min(charge.until, end),
+                    until=min(charge.until, end),
                     basis="billed",
                 )
             )
