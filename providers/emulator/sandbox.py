@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+BURIAL_SECONDS = 3.0
 ASK_SECONDS = 30.0
 _ours: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this very process started."""
@@ -140,6 +141,12 @@ def down(home: Path) -> bool:
         time.sleep(0.05)
     if pid in _ours:
         _ours.pop(pid).wait()
+    import psutil
+
+    # Somebody has to bury it; who asks for its number right after this should not find it.
+    buried = time.monotonic() + BURIAL_SECONDS
+    while psutil.pid_exists(pid) and time.monotonic() < buried:
+        time.sleep(0.02)
     (folder / "server.json").unlink(missing_ok=True)
     return True
 
