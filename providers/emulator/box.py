@@ -98,6 +98,7 @@ class Box:
         if self.birth["authorized_keys"] or self.birth["provider"] != "vastai":
             await self._show_key()
             await self.relay.listen([socket.socket(fileno=number) for number in self.birth["sockets"]])
+            tell({"listening": True})
         watching = asyncio.create_task(self._watch())
         try:
             await self._obey()
@@ -110,20 +111,25 @@ class Box:
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
-            order = json.loads(line)
-            what = order["do"]
-            if what == "network":
-                await self.relay.network(order["mode"])
-            elif what == "rotate_host_key":
-                self._new_host_key()
-                await self._show_key()
-            elif what == "fill_disk":
-                fill_disk()
-            elif what == "warn":
-                signal_descendants(signal.SIGTERM)
-            elif what == "authorize":
-                with (self.home / ".ssh" / "authorized_keys").open("a", encoding="utf-8") as file:
-                    file.writelines(f"{key}\n" for key in order["keys"])
+            try:
+                await self._do(json.loads(line))
+            except OSError as error:
+                print(f"the box could not do {line.decode().strip()}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the box's log
+
+    async def _do(self, order: dict[str, Any]) -> None:
+        what = order["do"]
+        if what == "network":
+            await self.relay.network(order["mode"])
+        elif what == "rotate_host_key":
+            self._new_host_key()
+            await self._show_key()
+        elif what == "fill_disk":
+            fill_disk()
+        elif what == "warn":
+            signal_descendants(signal.SIGTERM)
+        elif what == "authorize":
+            with (self.home / ".ssh" / "authorized_keys").open("a", encoding="utf-8") as file:
+                file.writelines(f"{key}\n" for key in order["keys"])
 
     async def _watch(self) -> None:
         """Tell the traffic, and take over a host key that somebody on the box put in its place."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 CHUNK = 64 << 10
@@ -31,6 +31,9 @@ class Relay:
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Begin to accept on sockets that are bound."""
         self._places = [one.getsockname()[:2] for one in sockets]
+        for one in sockets:
+            # Inherited by the connections: else what is left of them would keep the port from being bound again.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._servers = [await asyncio.start_server(self._accept, sock=one) for one in sockets]
 
     async def network(self, mode: str) -> None:

@@ -167,6 +167,7 @@ class Box:
                 event = json.loads(line)
                 if "key" in event:
                     self.key = event["key"]
+                elif event.get("listening"):
                     self.ready.set()
                 elif "traffic" in event:
                     received, sent = event["traffic"]

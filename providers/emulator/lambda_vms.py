@@ -63,7 +63,7 @@ class LambdaVms:
         self.cents = {kind.name: Decimal(kind.cents_per_hour) for kind in LAMBDA_TYPES}
         self.capacity: dict[str, set[str]] = {}
         for kind in LAMBDA_TYPES:
-            self.capacity[kind.name] = {region for region in LAMBDA_REGIONS if world.rng.random() < 0.35}
+            self.capacity[kind.name] = {region for region in LAMBDA_REGIONS if world.rng.random() < 0.12}
         self.keep_anchor()
         self.events: list[Json] = []
         self.key_ids: dict[str, str] = {}

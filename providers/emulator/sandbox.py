@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+BURIAL_SECONDS = 3.0
 ASK_SECONDS = 30.0
+_ours: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this very process started."""
 NEEDED = {"asyncssh": "asyncssh", "graphql": "graphql-core", "yaml": "pyyaml"}
 
 
@@ -136,6 +139,14 @@ def down(home: Path) -> bool:
         if time.monotonic() > deadline:
             raise SandboxError(f"the sandbox (process {pid}) does not end", f"kill -9 {pid}")
         time.sleep(0.05)
+    if pid in _ours:
+        _ours.pop(pid).wait()
+    import psutil
+
+    # Somebody has to bury it; who asks for its number right after this should not find it.
+    buried = time.monotonic() + BURIAL_SECONDS
+    while psutil.pid_exists(pid) and time.monotonic() < buried:
+        time.sleep(0.02)
     (folder / "server.json").unlink(missing_ok=True)
     return True
 
@@ -176,6 +187,7 @@ def _start(folder: Path, settings: Json) -> Json:
             close_fds=True,
             start_new_session=True,
         )
+    _ours[process.pid] = process
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         document = _read(folder)
@@ -186,7 +198,7 @@ def _start(folder: Path, settings: Json) -> Json:
         time.sleep(0.02)
     else:
         process.kill()
-        process.wait()
+    _ours.pop(process.pid).wait()
     text = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise SandboxError(f"the sandbox did not start: {text[-1] if text else 'it said nothing'}", f"see {log_file}")
 
