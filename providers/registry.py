@@ -65,10 +65,10 @@ def connect(
     text = None if key is None else key.text
     bucket = Bucket(home / "rates", name, f"{url} {text or ''}", clock)
     http = Http(provider=name, title=cloud.title, base_url=url, key=text, bucket=bucket, clock=clock, transport=transport)
-    return _client(name, http)
+    return _client(name, http, env)
 
 
-def _client(name: str, http: Http) -> Provider:
+def _client(name: str, http: Http, env: Mapping[str, str]) -> Provider:
     match name:
         case "vastai":
             from providers.vastai import VastAi
@@ -81,4 +81,6 @@ def _client(name: str, http: Http) -> Provider:
         case _:
             from providers.lambda_cloud import LambdaCloud
 
-            return LambdaCloud(http)
+            # Only a sandbox of somebody who may not bind port 22 sets it.
+            port = env.get("LUMINA_LAMBDA_SSH_PORT", "")
+            return LambdaCloud(http, ssh_port=int(port) if port.isdecimal() else 22)

@@ -73,9 +73,7 @@ def terms_from(lease: str | None, store: str | None, secrets: list[str], *, acce
     if store is not None and "://" not in store:
         raise UsageError(f"--store takes the URL of an object storage, not {store!r}", "e.g. --store s3://bucket/path")
     seconds = run_terms.LEASE_SECONDS if lease is None else run_terms.parse_span("--lease", lease)
-    return Terms(
-        lease_seconds=seconds, store=store, secrets=tuple(secrets), accept_unguarded=accept_unguarded, interruptible=interruptible
-    )
+    return Terms(lease_seconds=seconds, store=store, secrets=tuple(secrets), accept_unguarded=accept_unguarded, interruptible=interruptible)
 
 
 def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
@@ -101,7 +99,7 @@ def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
 
 
 def prepare(
-    session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, terms: Terms, look: planning.Look
+    session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, *, terms: Terms, look: planning.Look
 ) -> Prepared:
     """Plan the request and pass every check that can be made before renting.
 

@@ -13,9 +13,11 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lumina_cloud.api import doctor, launching, market, planning, schema, settings, views
+import trainer.config
+from lumina_cloud.api import background, doctor, launching, market, planning, schema, settings, views
 from lumina_cloud.api.following import Follower
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
+    from lumina_cloud.remote.ssh_connection import Connection
     from lumina_cloud.remote.ssh_key import Identity
     from lumina_cloud.runs.workloads import WorkloadRequest
     from providers.contract import OfferQuery, Provider
@@ -73,6 +76,8 @@ class Lumina:
                 clock=self.clock,
                 home=self.settings.home,
                 python=sys.executable,
+                # Another trainer that keeps the same files may be sent in ours' place.
+                trainer=Path(os.environ.get("LUMINA_TRAINER") or Path(trainer.config.__file__).parent),
                 secrets=os.environ,
                 reporter=Silent() if listener is None else Follower(listener, self.ledger, self.clock),
             )
@@ -140,24 +145,58 @@ class Lumina:
         """Plan a launch and pass every check before renting; nothing is rented."""
         self._need_disk()
         self.controller.settle()
-        return launching.prepare(self.session, request, wanted, limits, terms or Terms(), self._look)
+        return launching.prepare(self.session, request, wanted, limits, terms=terms or Terms(), look=self._look)
 
     def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
         """Return what a kept plan, by default the last, asked for."""
         return launching.request_from_plan(self.ledger, plan_id)
 
+    def begin(self, prepared: Prepared) -> RunRecord:
+        """Write a run down. Nothing is rented before somebody drives it. Returns the run."""
+        return launching.begin(self.session, prepared)
+
     def launch(self, prepared: Prepared) -> RunRecord:
         """Write the run down and drive it until its trainer works on the machine. Returns the run."""
-        run = launching.begin(self.session, prepared)
-        return self.controller.follow(run.run_id, until=_at_work)
+        return self.drive(self.begin(prepared).run_id)
 
-    def resume(self, run_id: str, limits: Limits) -> RunRecord:
-        """Take a failed or stopped run up again from its last checkpoint, in a new rental of the same run."""
+    def take_up(self, run_id: str, limits: Limits) -> RunRecord:
+        """Write down that a failed or stopped run goes on from its last checkpoint, in a new rental. Returns the run."""
         self._need_disk()
         self.controller.settle()
         run = self.find(run_id)
         launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
-        return self.controller.follow(run.run_id, until=_at_work)
+        return self.find(run.run_id)
+
+    def resume(self, run_id: str, limits: Limits) -> RunRecord:
+        """Take a failed or stopped run up again, and drive it until its trainer works on the machine."""
+        return self.drive(self.take_up(run_id, limits).run_id)
+
+    def drive(self, run_id: str) -> RunRecord:
+        """Drive a run until its trainer works on the machine, or it has ended. Returns it."""
+        return self.controller.follow(run_id, until=_at_work)
+
+    def hand_over(self, run_id: str) -> bool:
+        """Leave a rented machine's run to a small process of its own; return whether there was something to leave.
+
+        A run on this computer needs none: its machine ends by itself, and any later command settles it.
+        """
+        run = self.find(run_id)
+        if run.state not in ACTIVE or run.provider == "local":
+            return False
+        self.controller.let_go()
+        background.start(self.settings, run_id)
+        return True
+
+    def ssh(self, run_id: str) -> Connection:
+        """Return a connection to a run's machine. Raises UsageError when it has none, ProviderError when it is not reached."""
+        for rental in reversed(self.ledger.rentals(run_id)):
+            if rental.instance_id is None or rental.state in ("ended", "lost"):
+                continue
+            if rental.provider == "local":
+                raise UsageError(f"{run_id} runs on this computer", f"its folder is below {self.settings.home / 'local'}")
+            provider = self.provider(rental.provider)
+            return self.machines.connection(provider, provider.get(rental.instance_id), rental)
+        raise UsageError(f"{run_id} has no machine now", "lumina status shows what is rented")
 
     def check_resumable(self, run: RunRecord, limits: Limits) -> None:
         """Raise UsageError or RefusedError when `resume` would refuse."""

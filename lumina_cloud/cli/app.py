@@ -13,7 +13,7 @@ from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
-from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
+from lumina_cloud.cli.runs import costs, logs, report, results, resume, ssh, status, stop
 from lumina_cloud.cli.sandboxed import Group
 from lumina_cloud.core.errors import UsageError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, report, audit, doctor):
+for verb in (plan, offers, prices, launch, status, logs, ssh, stop, resume, results, costs, report, audit, doctor):
     app.command()(verb)
 app.add_typer(sandbox.app, name="sandbox")
 

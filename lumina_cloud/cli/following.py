@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 from lumina_cloud.cli import output
 from lumina_cloud.core import money, units
+from lumina_cloud.core.errors import ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from lumina_cloud.api.following import Progress
     from lumina_cloud.api.lumina import Lumina
     from lumina_cloud.ledger import RunRecord
@@ -66,16 +72,46 @@ def _progress_text(p: Progress) -> str:
     return "  ".join(parts)
 
 
-def follow_run(lumina: Lumina, run_id: str) -> RunRecord:
-    """Follow a run to its end; Ctrl-C lets go of it and says so, with exit code 130."""
+def follow_run(lumina: Lumina, run_id: str, *, until_at_work: bool = False) -> RunRecord:
+    """Follow a run to its end, or until its trainer works; then a process in the background has it.
+
+    Ctrl-C, and the end of the terminal, let go of it and say so, with exit code 130.
+    """
+    with _hang_up_is_ctrl_c():
+        try:
+            if not until_at_work:
+                return lumina.follow(run_id)
+            run = lumina.drive(run_id)
+            lumina.hand_over(run_id)
+        except KeyboardInterrupt:
+            handed = lumina.hand_over(run_id)
+            output.tell("")
+            output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
+            if handed:
+                output.tell("  a process in the background keeps its machine's lease and brings the results home")
+            output.tell(f"  lumina logs -f {run_id}    follows it again")
+            output.tell(f"  lumina stop {run_id}       ends it")
+            raise typer.Exit(DETACHED) from None
+        except ProviderError:
+            # Whoever cannot reach a provider now must not forget what it rents out: the background asks on.
+            lumina.hand_over(run_id)
+            raise
+        return run
+
+
+@contextmanager
+def _hang_up_is_ctrl_c() -> Iterator[None]:
+    """Let a closed terminal and a polite kill do what Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return lumina.follow(run_id)
-    except KeyboardInterrupt:
-        output.tell("")
-        output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
-        output.tell(f"  lumina logs -f {run_id}    follows it again")
-        output.tell(f"  lumina stop {run_id}       ends it")
-        raise typer.Exit(DETACHED) from None
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -> None:

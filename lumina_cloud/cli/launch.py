@@ -70,7 +70,8 @@ def launch(
                 _show_dry_run(prepared, as_json=json)
                 return
             _confirm(prepared, yes=yes)
-            follow_to_end(lumina, lumina.launch(prepared).run_id, follow=follow, as_json=json)
+            run_id = lumina.begin(prepared).run_id
+            follow_to_end(lumina, run_id, follow=follow, as_json=json)
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
@@ -106,5 +107,6 @@ def follow_to_end(lumina: Lumina, run_id: str, *, follow: bool, as_json: bool) -
     """Follow a run if asked to, and print how it stands as the last line."""
     from lumina_cloud.cli.following import conclude, follow_run
 
-    run = follow_run(lumina, run_id) if follow else lumina.find(run_id)
+    # Without --follow it is driven until its trainer works, and then left to a process in the background.
+    run = follow_run(lumina, run_id, until_at_work=not follow)
     conclude(lumina, run, as_json=as_json, followed=follow)

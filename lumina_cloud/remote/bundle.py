@@ -126,7 +126,9 @@ def _send_packed(box: Box, files: Sequence[File]) -> None:
         box.put(packed, name)
     done = box.run(["tar", "-xf", name], timeout=_UNPACK_SECONDS)
     if done.returncode != 0:
-        raise ProviderError(f"the machine could not unpack what was sent: {untrusted.line(done.stderr.strip(), 300)}", "its disk may be full")
+        raise ProviderError(
+            f"the machine could not unpack what was sent: {untrusted.line(done.stderr.strip(), 300)}", "its disk may be full"
+        )
 
 
 def pack(files: Sequence[File], folder: Path) -> Path:

@@ -69,7 +69,18 @@ def _only_one() -> int | None:
 
 
 def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-u", *_launcher(int(job["processes"])), "-m", "trainer", "train", "--config", "bundle/run.json", "--out", "out"]
+    argv = [
+        sys.executable,
+        "-u",
+        *_launcher(int(job["processes"])),
+        "-m",
+        "trainer",
+        "train",
+        "--config",
+        "bundle/run.json",
+        "--out",
+        "out",
+    ]
     if job["data"]:
         argv += ["--data", job["data"]]
     if job["resume"]:
@@ -135,7 +146,7 @@ def _keep_guard() -> None:
         os.kill(int(Path("guard.pid").read_text(encoding="ascii")), 0)
     except (OSError, ValueError):
         null = subprocess.DEVNULL
-        subprocess.Popen(["sh", "guard.sh"], stdin=null, stdout=null, stderr=null, start_new_session=True)  # noqa: S607
+        subprocess.Popen(["sh", "guard.sh"], stdin=null, stdout=null, stderr=null, start_new_session=True)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

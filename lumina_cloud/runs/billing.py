@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from lumina_cloud.core import money
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
-from providers.contract import HasCharges
+from providers.contract import HasCharges, HasLifetimes
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
@@ -35,6 +37,8 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
     A bill that still grows is asked for again. Without one in time our reading stays, as `metered`.
     """
     provider = context.connect(rental.provider)
+    if isinstance(provider, HasLifetimes) and rental.instance_id is not None:
+        _by_the_log(context, rental, provider)
     if not isinstance(provider, HasCharges) or rental.instance_id is None:
         return False
     since = rental.intended_at - timedelta(minutes=10)
@@ -51,6 +55,24 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
             if last:
                 _put(context, run, rental, last)
             return bool(last)
+        context.clock.sleep(ASK_EVERY_SECONDS)
+
+
+def _by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) -> None:
+    """Meter an ended rental anew from its provider's own log of when it began and ended; its price and steps are known."""
+    known = next((c for c in context.ledger.charges(rental.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    give_up = context.clock.monotonic() + WAIT_SECONDS
+    while known is not None:
+        with suppress(ProviderError):
+            lived = provider.lifetime(rental.instance_id or "", rental.intended_at - timedelta(minutes=10))
+            if lived is not None:
+                began, ended = lived
+                usd = money.for_time(known.usd_per_hour, billed_time(rental.provider, ended - began))
+                with context.ledger.transaction() as tx:
+                    tx.put_charge(replace(known, usd=usd, since=began, until=max(began, ended)))
+                return
+        if context.clock.monotonic() >= give_up:
+            return
         context.clock.sleep(ASK_EVERY_SECONDS)
 
 

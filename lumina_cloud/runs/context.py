@@ -50,6 +50,8 @@ class Context:
     home: Path
     python: str
     """The interpreter on a local machine."""
+    trainer: Path
+    """The package that is shipped as `trainer`."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """The user's environment, of which a run may be given what `--secret` names."""
     reporter: Reporter = field(default_factory=Silent)

@@ -94,6 +94,10 @@ class Controller:
                     break
         return self.follow(run_id, until)
 
+    def let_go(self) -> None:
+        """Stop renewing leases: another process takes over."""
+        self._observer.let_all_go()
+
     # --- one step -------------------------------------------------------------------------------------------------------
 
     def step(self, run_id: str) -> Decision:
@@ -233,7 +237,9 @@ class Controller:
         live = sorted(found.values(), key=lambda i: (i.state != "running", i.created_at, i.instance_id))
         for extra in live[1:]:
             # One create made several: all but one are given back at once.
-            self.context.reporter.said(rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(extra.instance_id, 80)}")
+            self.context.reporter.said(
+                rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(extra.instance_id, 80)}"
+            )
             with suppress(StillTerminating):
                 provider.terminate(extra.instance_id)
         return live[:1]

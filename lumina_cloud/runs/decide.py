@@ -122,25 +122,29 @@ def _booting(facts: Facts) -> Decision:
 def _working(facts: Facts) -> Decision:
     if facts.exit is not None:
         return Decision("end", outcome(facts.exit))
-    if facts.machine in ("stopped", "gone"):
-        return Decision("end", _lost(facts))
-    if facts.key_changed:
-        return Decision("end", "host_key_changed")
-    if facts.overdue:
-        return Decision("end", "cap_reached")
+    over = _over(facts)
+    if over is not None:
+        return Decision("end", over)
     if facts.unreachable_seconds:
         return _unreachable(facts)
-    if facts.refuses_writes:
-        return Decision("end", "disk_full")
     if not facts.started:
         return Decision("end", "stopped_by_user") if facts.stop_requested else Decision("ship")
     if facts.stop_requested:
         return Decision("ask_to_stop")
-    if facts.silent_seconds > STALL_SECONDS:
-        return Decision("end", "trainer_stalled")
-    if facts.run == "preparing" and facts.training:
-        return Decision("mark_training")
-    return Decision("wait")
+    return Decision("mark_training") if facts.run == "preparing" and facts.training else Decision("wait")
+
+
+def _over(facts: Facts) -> Reason | None:
+    """Return why nothing more can come of the machine, None while something can."""
+    if facts.machine in ("stopped", "gone"):
+        return _lost(facts)
+    if facts.key_changed:
+        return "host_key_changed"
+    if facts.overdue:
+        return "cap_reached"
+    if facts.refuses_writes:
+        return "disk_full"
+    return "trainer_stalled" if facts.silent_seconds > STALL_SECONDS else None
 
 
 def _lost(facts: Facts) -> Reason:

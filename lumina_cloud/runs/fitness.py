@@ -37,8 +37,9 @@ def unfit(facts: MachineFacts, wanted: Wanted) -> str | None:
             return f"its GPU has {gpu.memory_mib:,} MiB, and {wanted.vram_gib:.0f} GiB were offered"
     if facts.disk_mib < wanted.disk_mib:
         return f"{facts.disk_mib:,} MiB of its disk are free, and {wanted.disk_mib:,} are needed"
-    if not wanted.rehearsal and facts.torch is not None and facts.torch_cuda is not None and facts.cuda_devices < wanted.count:
-        return f"its torch {facts.torch} for CUDA {facts.torch_cuda} can use {facts.cuda_devices} of {wanted.count} GPUs (driver: CUDA {facts.cuda})"
+    if not wanted.rehearsal and facts.torch_cuda is not None and facts.cuda_devices < wanted.count:
+        told = f"torch {facts.torch} for CUDA {facts.torch_cuda}, driver for CUDA {facts.cuda}"
+        return f"its torch can use {facts.cuda_devices} of {wanted.count} GPUs ({told})"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -132,7 +133,7 @@ class Observer:
     def _word(self, box: Box, contact: _Contact, now: float) -> tuple[bool, bool, Exit | None]:
         """Return whether the supervisor was started, whether a first step was made, and how the trainer ended."""
         beat = ingest.heartbeat(box)
-        raw = box.read("out/heartbeat.json") if not beat else beat
+        raw = beat or box.read("out/heartbeat.json")
         if raw != contact.beat or not contact.beat_at:
             contact.beat, contact.beat_at = raw, now
         return shipping.was_started(box), beat.get("step", 0) > 0, ingest.exit_of(box)
@@ -167,6 +168,7 @@ class Observer:
         lived = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
         boot = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=self.context.machines.rehearsal)
         machine = self._machine(rental, instance, lived)
+        allowed = math.inf if rental is None else self.allowed_seconds(run, rental)
         return Facts(
             run=run.state,
             stop_requested=run.stop_requested_at is not None,
@@ -176,8 +178,8 @@ class Observer:
             booting_seconds=lived,
             boot_deadline_seconds=boot,
             lease_ran_out=rental is not None and self._unheard(rental) > of_run.lease_seconds,
-            cap_near=rental is not None and lived > self.allowed_seconds(run, rental) - caps.grace_seconds(rental.provider) - OVERDUE_SECONDS,
-            overdue=rental is not None and lived > self.allowed_seconds(run, rental) + OVERDUE_SECONDS,
+            cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
+            overdue=lived > allowed + OVERDUE_SECONDS,
         )
 
     def _unheard(self, rental: RentalRecord) -> float:
@@ -200,5 +202,3 @@ class Observer:
         if instance.state == "ended":
             return "gone"
         return "creating" if instance.state == "running" and instance.address is None else instance.state
-
-

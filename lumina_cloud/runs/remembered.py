@@ -18,7 +18,11 @@ def remember(ledger: Ledger, rental: RentalRecord, instance: Instance | None, wh
     machine = instance.machine_id if instance is not None else None
     if machine is None:
         machine = next(
-            (e.data.get("machine") for e in ledger.events(rental.run_id) if e.kind == "rental.intended" and e.rental_id == rental.rental_id),
+            (
+                e.data.get("machine")
+                for e in ledger.events(rental.run_id)
+                if e.kind == "rental.intended" and e.rental_id == rental.rental_id
+            ),
             None,
         )
     with ledger.transaction() as tx:

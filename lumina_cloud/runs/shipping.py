@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lumina_cloud.ledger import RentalRecord, RunRecord
-    from lumina_cloud.remote.box import Box
     from lumina_cloud.remote.bootstrap import MachineFacts
+    from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.terms import Terms
 
@@ -71,7 +71,7 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
         built = bundle.build(
             Path(staging),
             config_json=config.to_json(),
-            trainer=Path(trainer.config.__file__).parent,
+            trainer=context.trainer,
             data=Path(run.data_path) if run.data_path else None,
             previous=folder if (folder / "checkpoints").is_dir() else None,
             job=bundle.Job(
@@ -99,7 +99,9 @@ def _check_local(facts: MachineFacts) -> None:
         raise ProviderError(f"only {facts.disk_mib} MiB of disk are free, {LEAST_DISK_MIB} are needed", "free some")
 
 
-def _examined(context: Context, run: RunRecord, config: trainer.config.RunConfig, facts: MachineFacts, box: Box) -> trainer.config.RunConfig:
+def _examined(
+    context: Context, run: RunRecord, config: trainer.config.RunConfig, facts: MachineFacts, box: Box
+) -> trainer.config.RunConfig:
     """Judge the machine and make it ready; return the configuration for the device that it really has. Raises MachineUnfit."""
     rehearsal = context.machines.rehearsal
     wanted = fitness.Wanted(run.gpu, run.count, gpus.resolve(run.gpu).memory_gib, LEAST_DISK_MIB, rehearsal)

@@ -162,7 +162,7 @@ def test_a_changed_key_stops_everything_before_authentication(connect, server, p
     server.rotate()
     before = getattr(server, "auth_attempts", None)
     with pytest.raises(HostKeyChanged, match="another SSH host key"):
-        first.transport()
+        SshBox(first).write("x", b"2")
     with pytest.raises(HostKeyChanged):
         SshBox(connect("lumina-a-1")).write("x", b"2")
     if before is not None:
