@@ -125,7 +125,8 @@ def prepare(
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)
-    return Prepared(planned, row, cap, replace(terms, disk_gb=market.disk_gb(workloads.parameters(row.estimate.config).total)))
+    disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
+    return Prepared(planned, row, cap, replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
 
 
 def unguarded(provider: str, usd_per_hour: Decimal) -> RefusedError:

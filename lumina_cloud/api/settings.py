@@ -11,6 +11,9 @@
     [ssh]
     key = "~/.ssh/id_ed25519"  # a key of your own for rented machines, an agent's too; without it Lumina makes one
 
+    [renting]
+    boot_minutes = 15          # how long a machine may take to come up before it is given back; without it, as its provider usually does
+
     [[prices]]                 # see docs: replaces or adds to the price book
 """
 
@@ -46,6 +49,8 @@ class Settings:
     """Everything is a rehearsal: machines have their GPUs in name only."""
     ssh_key: Path | None = None
     """The user's own private key; None for one of this installation's."""
+    boot_seconds: float | None = None
+    """How long a machine may take to come up, where the user says."""
 
     @property
     def runs_folder(self) -> Path:
@@ -65,9 +70,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", "ssh", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "ssh", "renting", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", "ssh", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "ssh", "renting", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
@@ -76,6 +81,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
         sandbox=sandbox,
         ssh_key=_ssh_key(table.get("ssh", {}), config_file),
+        boot_seconds=_boot_seconds(table.get("renting", {}), config_file),
     )
 
 
@@ -111,6 +117,15 @@ def _ssh_key(section: object, path: Path) -> Path | None:
     if key is not None and (not isinstance(key, str) or not key.strip()):
         raise UsageError(f"{path}: [ssh] knows only key, a path as text", '[ssh]\nkey = "~/.ssh/id_ed25519"')
     return None if key is None else Path(key).expanduser()
+
+
+def _boot_seconds(section: object, path: Path) -> float | None:
+    minutes = section.get("boot_minutes") if isinstance(section, dict) and not set(section) - {"boot_minutes"} else 0
+    if minutes is None:
+        return None
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes <= 240:
+        raise UsageError(f"{path}: [renting] knows only boot_minutes, a number above 0", "[renting]\nboot_minutes = 15")
+    return float(minutes) * 60
 
 
 def _local_price(section: object, path: Path) -> Decimal:
