@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.api import market, planning, schema
 from lumina_cloud.core import money
-from lumina_cloud.core.errors import RefusedError, UsageError
+from lumina_cloud.core.errors import BadReply, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
 from lumina_cloud.runs import caps, machines, workloads
@@ -21,11 +21,15 @@ from lumina_cloud.runs.terms import Terms
 from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
 
+_MARKET_TRIES = 4
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from decimal import Decimal
 
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
+    from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, PlanRecord
     from providers.contract import OfferQuery
 
@@ -150,9 +154,26 @@ def _plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, ter
             return planned
     if provider == "local":
         return planning.make_plan(session, request, wanted)
-    session.provider(provider).check()
     kind = replace(wanted, provider=provider)
-    return planning.make_plan(session, request, kind, _of_kind(look, interruptible=terms.interruptible))
+
+    def plan() -> Planned:
+        session.provider(provider).check()
+        return planning.make_plan(session, request, kind, _of_kind(look, interruptible=terms.interruptible))
+
+    return _patiently(session.clock, plan)
+
+
+def _patiently(clock: Clock, action: Callable[[], Planned]) -> Planned:
+    """Ask a market again that answers with nonsense, or not at all. Raises its last error."""
+    for attempt in range(_MARKET_TRIES):
+        try:
+            return action()
+        except (BadReply, ProviderDown, RateLimited) as error:
+            if attempt + 1 == _MARKET_TRIES:
+                raise
+            told = error.retry_after if isinstance(error, RateLimited) else None
+            clock.sleep(min(15.0, told or 2.0 * 2**attempt))
+    raise AssertionError("unreachable")
 
 
 def _of_kind(look: planning.Look, *, interruptible: bool) -> planning.Look:

@@ -31,6 +31,16 @@ def billed_time(provider: str, duration: timedelta) -> timedelta:
     return duration if step is None else -(-max(duration, timedelta(0)) // step) * step
 
 
+TWIN = "rental.twin"
+"""Kind of the events that name other instances which one create of ours made."""
+
+
+def twins(context: Context, rental: RentalRecord) -> set[str]:
+    """Return the other instances that carried the rental's tag: they are billed to it as well."""
+    events = context.ledger.events(rental.run_id)
+    return {str(e.data["instance"]) for e in events if e.kind == TWIN and e.rental_id == rental.rental_id}
+
+
 def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
     """Replace our reading of an ended rental by its provider's bill; return whether that bill was there.
 
@@ -41,12 +51,13 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
         _by_the_log(context, rental, provider)
     if not isinstance(provider, HasCharges) or rental.instance_id is None:
         return False
+    ids = {rental.instance_id, *twins(context, rental)}
     since = rental.intended_at - timedelta(minutes=10)
     give_up = context.clock.monotonic() + WAIT_SECONDS
     last: list[Charge] | None = None
     while True:
         with suppress(ProviderError):
-            charges = [c for c in provider.charges(since) if c.instance_id == rental.instance_id]
+            charges = [c for c in provider.charges(since) if c.instance_id in ids]
             if charges and charges == last:
                 _put(context, run, rental, charges)
                 return True

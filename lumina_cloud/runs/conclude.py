@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.core import money
+from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
@@ -88,6 +88,7 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
         with context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
+    end_twins(context, rental)
     gone, asked_at = _until_gone(context, rental)
     last = gone or instance
     if last is not None:
@@ -97,6 +98,20 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
     with context.ledger.transaction() as tx:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
         tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
+
+
+def end_twins(context: Context, rental: RentalRecord) -> None:
+    """End every other instance of the rental's tag: a provider may make two of one create. Raises ProviderError."""
+    provider = context.connect(rental.provider)
+    for twin in provider.find(rental.tag):
+        if twin.state == "ended" or twin.instance_id == rental.instance_id:
+            continue
+        if twin.instance_id not in billing.twins(context, rental):
+            with context.ledger.transaction() as tx:
+                tx.add_event(billing.TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=twin.instance_id)
+            context.reporter.said(rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(twin.instance_id, 80)}")
+        with suppress(StillTerminating):
+            provider.terminate(twin.instance_id)
 
 
 def _until_gone(context: Context, rental: RentalRecord) -> tuple[Instance | None, datetime]:

@@ -22,7 +22,6 @@ from lumina_cloud.core.errors import (
     NotFound,
     OutcomeUnknown,
     ProviderError,
-    StillTerminating,
     Unreachable,
 )
 from lumina_cloud.ledger import RentalRecord
@@ -227,7 +226,10 @@ class Controller:
         self._adopt(self._fresh(rental), found[0])
 
     def _found(self, provider: Provider, rental: RentalRecord) -> list[Instance]:
-        """Return what carries the rental's tag, and what a failed create named, without those that ended."""
+        """Return what carries the rental's tag, or what a failed create named, without those that ended: one of them.
+
+        Of several, which one create may have made, the others are ended when this one is ready.
+        """
         found = {i.instance_id: i for i in provider.find(rental.tag) if i.state != "ended" or provider.name == "local"}
         for event in self._events(rental, "rental.outcome_unknown"):
             named = event.data.get("instance")
@@ -235,13 +237,6 @@ class Controller:
                 with suppress(NotFound):
                     found[named] = provider.get(named)
         live = sorted(found.values(), key=lambda i: (i.state != "running", i.created_at, i.instance_id))
-        for extra in live[1:]:
-            # One create made several: all but one are given back at once.
-            self.context.reporter.said(
-                rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(extra.instance_id, 80)}"
-            )
-            with suppress(StillTerminating):
-                provider.terminate(extra.instance_id)
         return live[:1]
 
     def _may_still_appear(self, rental: RentalRecord) -> bool:
@@ -286,6 +281,8 @@ class Controller:
             detail = f"{rental.provider} asks {money.show(instance.usd_per_hour)} an hour, and offered {money.show(rental.usd_per_hour)}"
             self.end(run, "price_rose", detail)
             return
+        if rental.provider != "local":
+            conclude.end_twins(self.context, rental)
         run_state = next_run_state(run.state, "machine_ready")
         rental_state = next_rental_state(rental.state, "ready")
         known = self.context.machines.known_before_contact(rental)

@@ -1,4 +1,4 @@
-"""Renting in the sandbox by the real command: a sandbox of a test's own, and the judge, who asks the emulator and never the ledger alone."""
+"""Renting in the sandbox by the real command: a sandbox of a test's own, and the judge, who asks the emulator."""
 
 import json
 import time
