@@ -21,6 +21,8 @@ BOOT_DEADLINE_SECONDS = 300.0
 UNREACHABLE_SECONDS = 300.0
 """A machine that its provider calls running, and that answers to nobody for that long, is given back."""
 
+LEAST_UNREACHABLE_SECONDS = 90.0
+
 STALL_SECONDS = 900.0
 """A trainer that says nothing for that long hangs."""
 
@@ -159,7 +161,8 @@ def _lost(facts: Facts) -> Reason:
 
 def _unreachable(facts: Facts) -> Decision:
     """A machine may be out of reach for a while: it trains on, and its guard knows when to end."""
-    if facts.unreachable_seconds > UNREACHABLE_SECONDS:
+    # A machine that comes up quickly is also back quickly, if it comes back at all.
+    if facts.unreachable_seconds > min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds)):
         return Decision("end", "stopped_by_user" if facts.stop_requested else "machine_unreachable")
     return Decision("wait")
 

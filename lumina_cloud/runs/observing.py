@@ -119,6 +119,8 @@ class Observer:
             return None
         if run.state == "finishing" and run.reason == "host_key_changed":
             return None
+        if rental.state == "ready" and rental.provider != "local" and instance.state in ("running", "creating") and not instance.address:
+            raise Unreachable(f"{rental.provider} names no address of the machine any more", "it is asked again")
         usable = instance.state == "running" or rental.provider == "local"
         if not usable or instance.address is None:
             contact.lost_at = None
