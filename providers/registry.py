@@ -27,6 +27,10 @@ WITHOUT_KEY = ("vastai",)
 """Clouds whose offers anybody may look at."""
 
 
+LAMBDA_SSH_PORT = "LUMINA_LAMBDA_SSH_PORT"
+"""Where the sandbox's Lambda machines answer SSH; the real ones do at 22."""
+
+
 def check_name(name: str) -> None:
     """Raise UsageError for a name that is no provider's, with the nearest one."""
     if name not in NAMES:
@@ -81,6 +85,5 @@ def _client(name: str, http: Http, env: Mapping[str, str]) -> Provider:
         case _:
             from providers.lambda_cloud import LambdaCloud
 
-            # Only a sandbox of somebody who may not bind port 22 sets it.
-            port = env.get("LUMINA_LAMBDA_SSH_PORT", "")
-            return LambdaCloud(http, ssh_port=int(port) if port.isdecimal() else 22)
+            port = env.get(LAMBDA_SSH_PORT, "")
+            return LambdaCloud(http, int(port)) if port.isdecimal() and 0 < int(port) < 65536 else LambdaCloud(http)

@@ -4,39 +4,65 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.layers import rotary_tables, rotate
+from trainer.layers import RMSNorm, rotated_heads
 
 if TYPE_CHECKING:
     from trainer.config import ModelConfig
+    from trainer.layers import Rotary
+
+
+class KeyValues:
+    """Keys and values of the tokens that a block has seen, each [1, T, n_kv_heads, d_head], for sampling one token at a time."""
+
+    def __init__(self) -> None:
+        self.kept: tuple[Tensor, Tensor] | None = None
+
+    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append and return all there are."""
+        if self.kept is not None:
+            keys, values = torch.cat((self.kept[0], keys), dim=1), torch.cat((self.kept[1], values), dim=1)
+        self.kept = (keys, values)
+        return self.kept
 
 
 class Attention(nn.Module):
-    """Queries of `n_heads`, keys and values of `n_kv_heads`; each key-value head serves a group of query heads."""
+    """Queries of `n_heads`, keys and values of `n_kv_heads`; each key-value head serves a group of query heads.
+
+    The three projections are one matrix: queries' rows, then keys', then values'.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
-        self.theta = config.rope_theta
-        self.q = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.k = nn.Linear(config.d_model, config.d_kv, bias=False)
-        self.v = nn.Linear(config.d_model, config.d_kv, bias=False)
+        self.qkv = nn.Linear(config.d_model, config.d_model + 2 * config.d_kv, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        # QK-norm: each head's queries and keys, before the rotation (Dehghani et al. 2023, arXiv 2302.05442; Qwen3).
+        self.q_norm = RMSNorm(config.d_head, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.d_head, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Attend over x [B, T, d_model]; `positions` [T] or [B, T] are the tokens' places in the full sequence, ascending.
+    def forward(self, x: Tensor, rotary: Rotary, past: KeyValues | None = None) -> Tensor:
+        """Attend over x [B x T, d_model]; `rotary` is of the tokens' own positions, [T, 1, d_head] or [B, T, 1, d_head] each.
 
-        A token attends to itself and to those before it in x.
+        A token attends to itself and to those before it in x, and to all in `past`, which takes up the new ones.
         """
-        batch, length, _ = x.shape
-        cos, sin = rotary_tables(positions if positions.dim() == 2 else positions[None], self.d_head, self.theta)
-        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-        q = rotate(self.q(x).view(batch, length, self.n_heads, self.d_head).transpose(1, 2), cos, sin)
-        k = rotate(self.k(x).view(batch, length, self.n_kv_heads, self.d_head).transpose(1, 2), cos, sin)
-        v = self.v(x).view(batch, length, self.n_kv_heads, self.d_head).transpose(1, 2)
-        group = self.n_heads // self.n_kv_heads
-        # Written out rather than by `enable_gqa`: the CPU's fused kernel does not take that option.
-        y = F.scaled_dot_product_attention(q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1), is_causal=True)
-        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        cos, sin = rotary
+        qkv = self.qkv(x).view(-1, cos.shape[-3], self.n_heads + 2 * self.n_kv_heads, self.d_head)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k, v = qkv.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=2)
+            qkv = torch.cat((self.q_norm(q), self.k_norm(k), v), dim=2)
+        q, k, v = rotated_heads(qkv, cos, sin, self.n_heads, self.n_kv_heads)
+        is_causal = past is None or past.kept is None
+        if past is not None:
+            k, v = past.extended(k, v)
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            is_causal=is_causal,
+            enable_gqa=self.n_kv_heads != self.n_heads,
+        )
+        return self.out(y.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]

@@ -1,7 +1,13 @@
-"""Which sequences a step reads: a pure function of seed, step and rank, so that resuming is exact and ranks never overlap."""
+"""Which sequences a step reads: a pure function of seed, step and rank, so that resuming is exact and ranks never overlap.
+
+`Loader` reads ahead of the training in a thread, so that the step does not wait for the disk.
+"""
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from trainer.config import LayoutConfig
     from trainer.shards import Index
+
+AHEAD = 4
+"""Micro batches that are read before they are asked for."""
 
 
 class Windows:
@@ -63,3 +73,57 @@ def positions(step: int, rank: int, *, world: int, micro_batch: int, grad_accum:
     for micro in range(grad_accum):
         first = start + (micro * world + rank) * micro_batch
         yield list(range(first, first + micro_batch))
+
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Loader:
+    """The micro batches of one rank from a step on, read ahead in a thread; as many as there are steps."""
+
+    def __init__(self, windows: Windows, seed: int, layout: LayoutConfig, rank: int, *, steps: range, pinned: bool = False) -> None:
+        self.waited = 0.0
+        """Seconds that `next` had to wait."""
+        self._windows, self._order, self._pinned = windows, Order(len(windows), seed), pinned
+        self._layout, self._rank, self._steps = layout, rank, steps
+        self._queue: queue.Queue[Batch | Exception] = queue.Queue(AHEAD)
+        self._closed = threading.Event()
+        threading.Thread(target=self._run, name="loader", daemon=True).start()
+
+    def next(self) -> Batch:
+        """Return the next micro batch: inputs and targets, each [micro_batch, seq_len]."""
+        started = time.perf_counter()
+        got = self._queue.get()
+        self.waited += time.perf_counter() - started
+        if isinstance(got, Exception):
+            raise got
+        return got
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        try:
+            for batch in self._batches():
+                if not self._put(batch):
+                    return
+            self._put(IndexError("no step is left to read for"))
+        except Exception as error:  # noqa: BLE001 (raised where the batch is asked for)
+            self._put(error)
+
+    def _batches(self) -> Iterator[Batch]:
+        layout = self._layout
+        for step in self._steps:
+            for places in positions(step, self._rank, world=layout.n_gpus, micro_batch=layout.micro_batch, grad_accum=layout.grad_accum):
+                inputs, targets = self._windows.batch([self._order[place] for place in places])
+                yield (inputs.pin_memory(), targets.pin_memory()) if self._pinned else (inputs, targets)
+
+    def _put(self, item: Batch | Exception) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,45 +1,155 @@
-"""The trainer's command line. Exit codes: 0 done, 2 refused, 3 loss not finite, 75 stopped with a checkpoint."""
+"""The trainer's command line.
+
+Exit codes: 0 done, 2 refused, 3 loss not finite or a spike, 4 cannot write, 5 a rank is stuck, 6 out of memory, 75 stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.config import ConfigError, check, load
-from trainer.errors import DataError, LossNotFinite, Stopped
+from trainer.errors import Ended
 
-REFUSED, NOT_FINITE, STOPPED = 2, 3, 75
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFUSED = 2
+CK = "a checkpoint, or a run's results folder"
 
 
 def main() -> None:
-    """Parse the arguments, train, and leave with the exit code that says how it went."""
+    """Parse the arguments, do what they say, and leave with the exit code that says how it went."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains a language model on this machine.")
     verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_train(verbs)
+    _add_data(verbs)
+    _add_probe(verbs)
+    _add_weights_verbs(verbs)
+    options = parser.parse_args()
+    sys.exit(_guarded(lambda: options.run(options)))
+
+
+def _add_train(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     train = verbs.add_parser("train", help="train, or go on from the last checkpoint")
     train.add_argument("--config", type=Path, required=True, help="a run.json")
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, metrics and results")
-    train.add_argument("--data", help="a file or folder of text, in place of the configuration's own source")
-    train.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
-    options = parser.parse_args()
-    sys.exit(_train(options))
+    train.add_argument("--data", help="text, or prepared shards, in place of the configuration's own source")
+    train.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out (and --store)")
+    train.add_argument(
+        "--micro-batch", metavar="N|auto", type=_micro_batch, help="sequences a pass; auto tries which is the largest that fits"
+    )
+    train.add_argument("--store", metavar="URL", help="keep checkpoints and results in object storage too, e.g. s3://bucket/run")
+    train.add_argument("--init-from", help=f"start from these weights: {CK}, or a model of transformers")
+    train.set_defaults(run=_train)
 
 
-def _train(options: argparse.Namespace) -> int:
+def _micro_batch(text: str) -> str:
+    if text != "auto" and not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number above 0 nor auto")
+    return text
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = load(options.config)
+    check(config)
+    from trainer.train import Options, train
+
+    # A worker that torchrun starts again goes on where the last checkpoint is.
+    resume = options.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    train(config, options.out, Options(options.data, resume, options.micro_batch, options.store, options.init_from))
+
+
+def _add_probe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    probe = verbs.add_parser("probe", help="try whether a configuration fits into memory (used by --micro-batch auto)")
+    probe.add_argument("--config", type=Path, required=True, help="a run.json")
+    probe.set_defaults(run=_probe)
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from trainer.microbatch import probe
+
+    probe(load(options.config))
+
+
+def _add_data(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from trainer.data import add_check, add_prepare
+
+    data = verbs.add_parser("data", help="prepare text for training, or check what there is")
+    whats = data.add_subparsers(dest="what", required=True)
+    add_prepare(whats)
+    add_check(whats)
+
+
+def _add_weights_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sample = verbs.add_parser("sample", help="print what a model writes after a prompt")
+    sample.add_argument("checkpoint", metavar="CK", type=Path, help=CK)
+    sample.add_argument("--prompt", required=True, help="text to go on from")
+    sample.add_argument("--max-new-tokens", type=int, default=100, help="stop after so many tokens (100)")
+    sample.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token (0)")
+    sample.add_argument("--seed", type=int, default=0, help="of the draws, above temperature 0 (0)")
+    sample.set_defaults(run=_sample)
+    export = verbs.add_parser("export", help="write a model for transformers: safetensors, config.json, tokenizer")
+    export.add_argument("checkpoint", metavar="CK", type=Path, help=CK)
+    export.add_argument("--to", type=Path, required=True, help="a new folder")
+    export.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights (float32: exact)")
+    export.set_defaults(run=_export)
+    bring = verbs.add_parser("import", help="make a checkpoint of a Llama- or Mixtral-shaped model of transformers")
+    bring.add_argument("source", metavar="HF_DIR", type=Path, help="folder with config.json, safetensors and tokenizer.json")
+    bring.add_argument("--to", type=Path, required=True, help="a new folder, which other verbs take as CK")
+    bring.set_defaults(run=_import)
+    bench = verbs.add_parser("bench", help="time training steps beside transformers' on this machine")
+    bench.add_argument("--json", action="store_true", help="one line of JSON")
+    bench.set_defaults(run=_bench)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    if options.max_new_tokens < 1 or options.temperature < 0:
+        raise ConfigError(
+            "sample", options.temperature, "--max-new-tokens is at least 1, --temperature at least 0", "e.g. --temperature 0.8"
+        )
+    from trainer import weights
+    from trainer.sample import sample
+
+    saved = weights.find(options.checkpoint)
+    tokenizer = saved.tokenizer()
+    wanted = {"new_tokens": options.max_new_tokens, "temperature": options.temperature, "seed": options.seed}
+    print(sample(saved.model(), tokenizer, options.prompt, **wanted))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from trainer.export import export
+
+    name = export(options.checkpoint, options.to, dtype=options.dtype)
+    code = ", trust_remote_code=True" if name == "LuminaForCausalLM" else ""
+    print(f"{name} in {options.to}: transformers.AutoModelForCausalLM.from_pretrained({str(options.to)!r}{code})")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from trainer.config import count_parameters
+    from trainer.importing import import_model
+
+    config = import_model(options.source, options.to)
+    counted = count_parameters(config.model)
+    print(f"{config.model.arch}, {counted.total:,} parameters, {counted.active:,} active: a checkpoint in {options.to}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from trainer import bench
+
+    print(bench.as_json(bench.measure()) if options.json else bench.as_markdown(bench.measure()))
+
+
+def _guarded(run: Callable[[], None]) -> int:
     try:
-        config = load(options.config)
-        check(config)
-        from trainer.train import train
-
-        train(config, options.out, data=options.data, resume=options.resume)
+        run()
     except ConfigError as error:
         return _say(f"error: {error.message} ({error.hint})", REFUSED)
-    except DataError as error:
-        return _say(f"error: {error}", REFUSED)
-    except LossNotFinite as error:
-        return _say(f"error: {error}", NOT_FINITE)
-    except Stopped as stopped:
-        return _say(str(stopped), STOPPED)
+    except Ended as ended:
+        return _say(str(ended) if ended.reason == "stopped" else f"error: {ended}", ended.code)
     return 0
 
 

@@ -21,7 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Arch = Literal["dense", "moe", "mod", "hybrid"]
@@ -29,10 +29,13 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Checkpointing = Literal["none", "block"]
 Offload = Literal["none", "optimizer", "optimizer+parameters"]
 Recipe = Literal["paper", "published"]
-TokenizerKind = Literal["bpe", "bytes"]
+Optimizer = Literal["adamw", "adamw8bit"]
+BadLoss = Literal["stop", "skip"]
+Compile = Literal["auto", "on", "off"]
 Device = Literal["cpu", "cuda"]
 
 ARCHS: tuple[Arch, ...] = get_args(Arch)
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 MODELS: tuple[str, ...] = ("debug", "debug200m", "b1", "b7")
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
@@ -82,6 +85,12 @@ class ModelConfig:
     d_predictor: int = 0
     """Hidden width of the predictor that decides causally whether a token enters a depth-routed block."""
     predictor_weight: float = 0.1
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys (Dehghani et al. 2023, arXiv 2302.05442; as in Qwen3)."""
+    balance_bias_rate: float = 0.0
+    """Step of the routing bias that balances experts without a loss; 0 is off (Wang et al. 2024, arXiv 2408.15664: 0.001)."""
+    d_shared: int = 0
+    """Width of an expert that every token passes through; 0 is none (DeepSeekMoE, arXiv 2401.06066)."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
 
@@ -147,8 +156,21 @@ class TrainingConfig:
     validation_tokens: int = 262_144
     """Size of the held-out split that is evaluated; never more than a twentieth of the data."""
     checkpoint_minutes: float = 15.0
-    """A checkpoint is written at least this often, and every tenth of the run."""
-    keep_checkpoints: int = 2
+    """A crash loses at most this much: a checkpoint is complete at least this often, and written every tenth of the run."""
+    keep_last: int = 2
+    """How many checkpoints are kept; older ones are removed when a newer one is complete."""
+    optimizer: Optimizer = "adamw"
+    """`adamw8bit` keeps the moments in 8 bits (Dettmers et al. 2021, arXiv 2110.02861); needs a GPU and `bitsandbytes`."""
+    on_bad_loss: BadLoss = "stop"
+    """What happens when a loss is not finite or a spike: `stop` with the reason, or `skip` that micro batch and count it."""
+    spike_nats: float = 2.0
+    """A loss this far above the median of the last 64 steps is a spike, once there are 16."""
+    stop_seconds: float = 300.0
+    """After SIGTERM the trainer has left by then, with a checkpoint of the last whole step, or else with the one before it."""
+    stuck_seconds: float = 900.0
+    """A rank without a sign of life for this long is named, and the run ends."""
+    trackers: str = ""
+    """Where metrics go beside `metrics.jsonl`: `tensorboard`, `wandb`, or both with a comma between."""
 
     @property
     def epochs(self) -> float:
@@ -174,6 +196,10 @@ class LayoutConfig:
     """`block`: only each block's input is kept, the rest is computed again in the backward pass."""
     offload: Offload = "none"
     expert_parallel: int = 1
+    checkpoint_every: int = 1
+    """With `checkpointing=block`: of every n-th block only the input is kept, the others keep all."""
+    compile: Compile = "auto"
+    """`torch.compile` of the model: `auto` compiles on a GPU below ZeRO stage 3, and goes on uncompiled where compiling fails."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +207,22 @@ class DataConfig:
     """Where the text comes from."""
 
     source: str
-    """`stdlib` (the Python standard library's own files), a path, or `hf:NAME:SUBSET`."""
-    tokenizer: TokenizerKind = "bpe"
+    """`stdlib` (the Python standard library's own files), a path of text or of prepared shards, or `hf:NAME:SUBSET`."""
+    tokenizer: str = "bpe"
+    """`bpe` (byte-level, trained on the data), `bytes`, or a folder with a Hugging Face tokenizer."""
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What was planned, for the progress line and so that a run which drifts is noticed. Zero and empty mean unknown."""
+
+    usd_per_hour: str = ""
+    """A decimal number."""
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0
+    """Time in steps, from the first to the last."""
+    peak_tflops: float = 0.0
+    """Peak of all GPUs together in the precision of the run: what utilisation is a share of."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +235,9 @@ class RunConfig:
     data: DataConfig
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     device: Device = "cpu"
+    init_from: str | None = None
+    """A folder whose weights are trained further: a checkpoint, a results folder, or a model of `transformers`."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
 
     def to_json(self) -> str:
         """Return the configuration as indented JSON, the format of `run.json`."""
@@ -222,10 +265,44 @@ def preset(model: str, arch: str, recipe: Recipe = "paper") -> RunConfig:
         raise unknown("arch", arch, ARCHS)
     table = _preset_table()[model]
     shape = ModelConfig(arch=arch, **table["model"])
-    if recipe == "published":
-        shape = replace(shape, mod_every=1, mod_capacity=0.6 if model == "b1" else 0.5)
     training = TrainingConfig(**table["training"])
     config = RunConfig(preset=model, model=shape, training=training, data=DataConfig(**table["data"]))
+    return with_layout(with_recipe(config, recipe), LayoutConfig())
+
+
+def with_recipe(config: RunConfig, recipe: Recipe) -> RunConfig:
+    """Return `config` with depth routing by a named recipe; nothing changes where none is routed.
+
+    `paper`: every second block, capacity 0.125 (Raposo et al. 2024, section 4.2). `published`: every block, capacity 0.5, for b1 0.6, as
+    the published benchmark says.
+    """
+    every, capacity = (2, 0.125) if recipe == "paper" else (1, 0.6 if config.preset == "b1" else 0.5)
+    return replace(config, model=replace(config.model, mod_every=every, mod_capacity=capacity))
+
+
+FINE_TUNED = "fine-tune"
+"""What stands for a preset's name where the model is an imported one."""
+
+
+def fine_tuning(folder: Path) -> RunConfig:
+    """Return the configuration that trains the model in `folder` further: its shape, and settings that suit a finished model.
+
+    Learning rate, batch and weight decay are those of Llama 2's fine-tuning (Touvron et al. 2023, arXiv 2307.09288, section 3.1):
+    2e-5, 64 sequences, 0.1; a checkpoint of ours keeps its sequence length. Raises ConfigError for a folder that holds no model.
+    """
+    if (folder / "config.json").is_file():
+        # The import runs the other way round at the top of that module.
+        from trainer import hf_config
+
+        raw = hf_config.read_config(folder)
+        model, seq_len = hf_config.from_config(raw), min(2048, hf_config.context_of(raw))
+        data = DataConfig(source="stdlib")
+    else:
+        kept = load(folder / "run.json")
+        model, seq_len = kept.model, kept.training.seq_len
+        data = DataConfig(source="stdlib", tokenizer=kept.data.tokenizer)
+    training = TrainingConfig(tokens=30_000_000, unique_tokens=10_000_000, global_batch_tokens=64 * seq_len, lr=2e-5, seq_len=seq_len)
+    config = RunConfig(preset=FINE_TUNED, model=model, training=training, data=data, init_from=str(folder))
     return with_layout(config, LayoutConfig())
 
 
@@ -339,7 +416,8 @@ def from_json(text: str) -> RunConfig:
     try:
         raw = json.loads(text)
         sections = {name: cls(**raw[name]) for name, cls in _SECTIONS.items()}
-        return RunConfig(preset=str(raw["preset"]), device=raw["device"], **sections)
+        plan, init_from = PlanConfig(**raw.get("plan", {})), raw.get("init_from")
+        return RunConfig(preset=str(raw["preset"]), device=raw["device"], init_from=init_from, plan=plan, **sections)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             "config", "run.json", f"not a run configuration: {error}", "write it with `lumina launch --dry-run --json`"
@@ -370,15 +448,23 @@ def check(config: RunConfig) -> None:
     _check_engine(config)
 
 
+_MOST = {"n_layers": 10_000, "d_model": 1 << 20, "d_ff": 1 << 22, "d_expert": 1 << 22, "vocab": 1 << 24, "n_experts": 1 << 14}
+_MOST |= {"n_heads": 1 << 14, "n_kv_heads": 1 << 14, "seq_len": 1 << 26, "n_gpus": 1 << 20, "d_predictor": 1 << 20}
+"""Beyond these a typing error is certain."""
+
+
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
-    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip"}
+    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared"}
     for section in _SECTIONS:
         part = getattr(config, section)
         for f in dataclasses.fields(part):
             value = getattr(part, f.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
+            most = _MOST.get(f.name, 10**18)
+            if value > most:
+                raise ConfigError(f.name, value, f"{f.name} is {value:,}, beyond anything that can be trained", f"take at most {most:,}")
             if value < 0 or (value == 0 and f.name not in may_be_zero):
                 raise ConfigError(
                     f.name, value, f"{f.name} is {value}, but must be positive", f"e.g. the preset's own: leave out --set {f.name}"
@@ -470,40 +556,137 @@ def _check_training(config: RunConfig) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A combination of settings that the engine cannot train. `why` and `hint` are filled in from the configuration `c`."""
+
+    key: str
+    name: str
+    """The field that the error names."""
+    why: str
+    hint: str
+    applies: Callable[[RunConfig], bool] = field(repr=False, compare=False)
+
+    def error(self, config: RunConfig) -> ConfigError:
+        """Return the refusal of `config` in words."""
+        section = next(s for s, cls in _SECTIONS.items() if self.name in {f.name for f in dataclasses.fields(cls)})
+        value = getattr(getattr(config, section), self.name)
+        return ConfigError(self.name, value, self.why.format(c=config), self.hint.format(c=config))
+
+
+TRACKERS: tuple[str, ...] = ("tensorboard", "wandb")
+
+REFUSALS: tuple[Refusal, ...] = (
+    Refusal(
+        "unknown stage",
+        "zero_stage",
+        "there is no ZeRO stage {c.layout.zero_stage}",
+        "take 0, 1, 2 or 3",
+        lambda c: c.layout.zero_stage > 3,
+    ),
+    Refusal(
+        "fp16 on a CPU",
+        "precision",
+        "fp16 has no arithmetic on a CPU in DeepSpeed",
+        "take --set precision=bf16 or fp32",
+        lambda c: c.training.precision == "fp16" and c.device == "cpu",
+    ),
+    Refusal(
+        "bf16 at stage 0",
+        "zero_stage",
+        "bf16 at ZeRO stage 0 trains measurably differently in DeepSpeed",
+        "take zero_stage=1, or precision=fp32",
+        lambda c: c.training.precision == "bf16" and c.layout.zero_stage == 0,
+    ),
+    Refusal(
+        "fp16 at stage 0",
+        "zero_stage",
+        "fp16 at ZeRO stage 0 goes through the same optimizer in DeepSpeed that trains differently in bf16",
+        "take zero_stage=1, or precision=fp32",
+        lambda c: c.training.precision == "fp16" and c.device != "cpu" and c.layout.zero_stage == 0,
+    ),
+    Refusal(
+        "expert parallelism without experts",
+        "expert_parallel",
+        "arch {c.model.arch} has no experts that could be spread over {c.layout.expert_parallel} GPUs",
+        "take expert_parallel=1",
+        lambda c: c.layout.expert_parallel != 1 and not c.model.has_experts,
+    ),
+    Refusal(
+        "expert parallelism",
+        "expert_parallel",
+        "experts are not spread over GPUs: each GPU multiplies its own tokens by all of them, sorted, and drops none",
+        "take expert_parallel=1; ZeRO stage 3 shards the experts' weights",
+        lambda c: c.layout.expert_parallel != 1 and c.model.has_experts,
+    ),
+    Refusal(
+        "optimizer offload below stage 2",
+        "offload",
+        "offload=optimizer needs gradients that are sharded, and ZeRO stage {c.layout.zero_stage} does not shard them",
+        "take zero_stage=2 or 3",
+        lambda c: c.layout.offload == "optimizer" and c.layout.zero_stage < 2,
+    ),
+    Refusal(
+        "parameter offload below stage 3",
+        "offload",
+        "offload=optimizer+parameters needs parameters that are sharded, and ZeRO stage {c.layout.zero_stage} does not shard them",
+        "take zero_stage=3",
+        lambda c: c.layout.offload == "optimizer+parameters" and c.layout.zero_stage < 3,
+    ),
+    Refusal(
+        "8-bit AdamW on a CPU",
+        "optimizer",
+        "8-bit AdamW has GPU kernels only",
+        "take optimizer=adamw",
+        lambda c: c.training.optimizer == "adamw8bit" and c.device == "cpu",
+    ),
+    Refusal(
+        "8-bit AdamW with offload",
+        "optimizer",
+        "8-bit AdamW works on the GPU, and offload={c.layout.offload} moves the optimizer to the CPU",
+        "take offload=none, or optimizer=adamw",
+        lambda c: c.training.optimizer == "adamw8bit" and c.device != "cpu" and c.layout.offload != "none",
+    ),
+    Refusal(
+        "every n-th block without checkpointing",
+        "checkpoint_every",
+        "checkpoint_every={c.layout.checkpoint_every} has no effect with checkpointing=none",
+        "take checkpointing=block as well",
+        lambda c: c.layout.checkpoint_every != 1 and c.layout.checkpointing == "none",
+    ),
+    Refusal(
+        "every n-th of fewer blocks",
+        "checkpoint_every",
+        "checkpoint_every={c.layout.checkpoint_every} is more than the {c.model.n_layers} blocks there are",
+        "take checkpoint_every between 1 and {c.model.n_layers}",
+        lambda c: c.layout.checkpointing == "block" and c.layout.checkpoint_every > c.model.n_layers,
+    ),
+    Refusal(
+        "compiling sharded parameters",
+        "compile",
+        "torch.compile cannot trace through ZeRO stage 3, which gathers parameters while the model runs",
+        "take compile=auto or off, or zero_stage=2",
+        lambda c: c.layout.compile == "on" and c.layout.zero_stage == 3,
+    ),
+    Refusal(
+        "unknown tracker",
+        "trackers",
+        "trackers is {c.training.trackers!r}, and there are tensorboard and wandb",
+        "take trackers=tensorboard, trackers=wandb, or trackers=tensorboard,wandb",
+        lambda c: not set(filter(None, c.training.trackers.split(","))) <= set(TRACKERS),
+    ),
+)
+"""What cannot be trained, and why, beyond shapes and numbers. Planner and trainer both ask `check`, which asks this table."""
+
+
+def refusals(config: RunConfig) -> list[ConfigError]:
+    """Return every entry of the table that refuses `config`; empty when the engine can train it."""
+    return [refusal.error(config) for refusal in REFUSALS if refusal.applies(config)]
+
+
 def _check_engine(config: RunConfig) -> None:
-    layout, training = config.layout, config.training
-    if layout.zero_stage > 3:
-        raise ConfigError(
-            "zero_stage",
-            layout.zero_stage,
-            f"there is no ZeRO stage {layout.zero_stage}",
-            "take 0, 1, 2 or 3",
-        )
-    if training.precision == "fp16" and config.device == "cpu":
-        raise ConfigError(
-            "precision",
-            "fp16",
-            "fp16 has no arithmetic on a CPU in DeepSpeed",
-            "take --set precision=bf16 or fp32",
-        )
-    if training.precision == "bf16" and layout.zero_stage == 0:
-        raise ConfigError(
-            "zero_stage", 0, "bf16 at ZeRO stage 0 trains measurably differently in DeepSpeed", "take zero_stage=1, or precision=fp32"
-        )
-    if layout.expert_parallel != 1:
-        raise ConfigError(
-            "expert_parallel",
-            layout.expert_parallel,
-            "experts are not spread over GPUs yet: each GPU computes all of them",
-            "take expert_parallel=1; ZeRO stage 3 shards their weights",
-        )
-    if layout.offload != "none" and layout.zero_stage < (3 if layout.offload.endswith("parameters") else 2):
-        raise ConfigError(
-            "offload",
-            layout.offload,
-            f"offload={layout.offload} needs more than ZeRO stage {layout.zero_stage}",
-            "take zero_stage=3" if layout.offload.endswith("parameters") else "take zero_stage=2",
-        )
+    for error in refusals(config):
+        raise error
 
 
 # --- counting ------------------------------------------------------------------------------------------------------------
@@ -543,7 +726,8 @@ def count_parameters(model: ModelConfig) -> ParameterCount:
     attention = layers * (2 * d * d + 2 * d * model.d_kv)
     if model.has_experts:
         expert = 3 * d * model.d_expert
-        feed_forward, active = layers * model.n_experts * expert, layers * model.top_k * expert
+        shared = 3 * d * model.d_shared
+        feed_forward, active = layers * (model.n_experts * expert + shared), layers * (model.top_k * expert + shared)
     else:
         feed_forward = active = layers * 3 * d * model.d_ff
     return ParameterCount(
@@ -555,7 +739,7 @@ def count_parameters(model: ModelConfig) -> ParameterCount:
         routers=(layers * d * model.n_experts if model.has_experts else 0) + routed * d,
         # Two linear layers with biases: d -> d_predictor -> 1.
         predictors=routed * (d * model.d_predictor + 2 * model.d_predictor + 1),
-        norms=(2 * layers + 1) * d,
+        norms=(2 * layers + 1) * d + (2 * layers * model.d_head if model.qk_norm else 0),
     )
 
 

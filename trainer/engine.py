@@ -1,6 +1,6 @@
-"""DeepSpeed around a model: process group, configuration, optimizer.
+"""DeepSpeed around a model: process group, configuration, optimizer, compilation.
 
-No C++ operator may be compiled on the way: a machine need not have a compiler. DeepSpeed builds its shared-memory communication
+No C++ operator may have to be compiled on the way: a machine need not have a compiler. DeepSpeed builds its shared-memory communication
 and its Adam at first use otherwise; both have plain counterparts.
 """
 
@@ -11,31 +11,48 @@ import logging
 import os
 import socket
 import warnings
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
+from trainer.config import ConfigError
+from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainer.config import RunConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def start_processes(device: str) -> tuple[int, int]:
-    """Join the process group and return rank and number of ranks; a process that nobody launched is a group of one."""
+def start_processes(device: str, *, timeout_seconds: float = 1800.0) -> tuple[int, int]:
+    """Join the process group and return rank and number of ranks; a process that nobody launched is a group of one.
+
+    Under `torchrun` the rendezvous is in the environment.
+    """
     os.environ.setdefault("DS_ACCELERATOR", device)
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         os.environ.update(alone)
     if "OMP_NUM_THREADS" not in os.environ and device == "cpu":
-        torch.set_num_threads(_cores())
-    deepspeed = _deepspeed()
-    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
+        torch.set_num_threads(max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        # gloo stands beside nccl: what ranks tell each other between micro batches does not wait for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+    _deepspeed().init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def rank_of_environment() -> int:
+    """Return this process's rank before it has joined the others."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _cores() -> int:
@@ -64,24 +81,29 @@ def _deepspeed() -> Any:
     return deepspeed
 
 
-def build(config: RunConfig) -> Any:
-    """Return a DeepSpeed engine around a freshly initialised model."""
-    model = Model(config.model, recompute=config.layout.checkpointing == "block")
-    initialise(model, config.training.seed)
-    groups = parameter_groups(model, config.training.weight_decay)
-    options: dict[str, Any] = {"model": model, "config": deepspeed_config(config)}
-    if config.layout.offload == "none":
-        options["optimizer"] = torch.optim.AdamW(
-            groups,
-            lr=config.training.lr,
-            betas=(config.training.beta1, config.training.beta2),
-            eps=config.training.adam_eps,
-            fused=config.device == "cuda",
-        )
+def build(config: RunConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Any:
+    """Return a DeepSpeed engine around a model: with given fp32 weights (and buffers), those to start from, or freshly initialised."""
+    layout = config.layout
+    model = Model(config.model, recompute_every=layout.checkpoint_every if layout.checkpointing == "block" else 0)
+    if weights is not None:
+        model.load_state_dict(dict(weights), strict=True)
+    elif config.init_from is not None:
+        load_into(model, initial_state(Path(config.init_from), config.model))
     else:
-        options["model_parameters"] = groups
-    engine, *_ = _deepspeed().initialize(**options)
+        initialise(model, config.training.seed)
+    if compiles(config):
+        # A part that cannot be compiled, for want of a compiler or of support, runs as it is.
+        torch._dynamo.config.suppress_errors = True
+        model.compile(dynamic=False)
+    groups = parameter_groups(model, config.training.weight_decay)
+    engine, *_ = _deepspeed().initialize(model=model, config=deepspeed_config(config), optimizer=optimizer(groups, config))
     return engine
+
+
+def compiles(config: RunConfig) -> bool:
+    """Whether the model is compiled."""
+    layout = config.layout
+    return layout.compile == "on" or (layout.compile == "auto" and config.device == "cuda" and layout.zero_stage < 3)
 
 
 def parameter_groups(model: Model, weight_decay: float) -> list[dict[str, Any]]:
@@ -91,35 +113,55 @@ def parameter_groups(model: Model, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+def optimizer(groups: list[dict[str, Any]], config: RunConfig) -> torch.optim.Optimizer:
+    """Return AdamW, as fast as the machine has it. Raises ConfigError when 8-bit AdamW is asked for and not installed."""
+    training = config.training
+    constants: dict[str, Any] = {"lr": training.lr, "betas": (training.beta1, training.beta2), "eps": training.adam_eps}
+    if training.optimizer == "adamw8bit":
+        return _adamw_8bit(groups, constants)
+    if config.layout.offload != "none" and config.device == "cuda":
+        with contextlib.suppress(Exception):  # No compiler, or a CPU without AVX: torch's own does the same, slower.
+            from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+            return DeepSpeedCPUAdam(groups, adamw_mode=True, **constants)  # type: ignore[no-any-return]
+    try:
+        return torch.optim.AdamW(groups, fused=True, **constants)
+    except RuntimeError:
+        return torch.optim.AdamW(groups, **constants)
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], constants: dict[str, Any]) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ConfigError(
+            "optimizer",
+            "adamw8bit",
+            "8-bit AdamW needs bitsandbytes, which is not installed",
+            "pip install bitsandbytes, or optimizer=adamw",
+        ) from None
+    made: torch.optim.Optimizer = AdamW8bit(groups, **constants)
+    return made
+
+
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     """Return DeepSpeed's own configuration for a run (https://www.deepspeed.ai/docs/config-json)."""
     layout, training = config.layout, config.training
     zero: dict[str, Any] = {"stage": layout.zero_stage}
-    if layout.zero_stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
     if layout.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu"}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.device == "cuda"}
     if layout.offload == "optimizer+parameters":
-        zero["offload_param"] = {"device": "cpu"}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": config.device == "cuda"}
     made: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": layout.micro_batch,
         "gradient_accumulation_steps": layout.grad_accum,
         "gradient_clipping": training.grad_clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # Otherwise offloading demands DeepSpeed's own compiled Adam.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 40,
     }
     if training.precision != "fp32":
         made[training.precision] = {"enabled": True}
-    if layout.offload != "none":
-        made["optimizer"] = {
-            "type": "AdamW",
-            "params": {
-                "lr": training.lr,
-                "betas": [training.beta1, training.beta2],
-                "eps": training.adam_eps,
-                "weight_decay": training.weight_decay,
-            },
-        }
     return made

@@ -1,7 +1,8 @@
 """Where text comes from: an iterator of documents, one string each, in an order that does not change.
 
 `stdlib` is the Python standard library's own source, which is on every machine; a path is a file or folder of text, JSON lines
-(field `text`), Parquet (column `text`) or source files; `hf:NAME:SUBSET` streams a Hugging Face dataset.
+(field `text`), Parquet (column `text`) or source files; `hf:NAME:SUBSET` streams a Hugging Face dataset; a URL (`s3://...`) is
+fetched by `fsspec` first. The files of a folder come in a mixed order, the same each time: the first tokens of it are a sample of all.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import json
 import os
 import sysconfig
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from trainer.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 TEXT_SUFFIXES = frozenset(
     {".txt", ".md", ".rst", ".tex", ".jsonl", ".parquet", ".html", ".css", ".xml", ".json", ".yaml", ".yml", ".toml", ".csv", ".tsv"}
@@ -24,8 +26,9 @@ TEXT_SUFFIXES = frozenset(
 )
 STDLIB_BYTES = 40 << 20
 """More of the standard library than this is not read."""
-PIECE = 1 << 20
-"""A longer text is handed on in pieces of this many characters, so that no file has to fit into memory as tokens."""
+PIECE = 1 << 16
+"""A longer text is handed on in pieces of about this many characters, cut at a line's end: no file has to fit into memory, and a
+single long text can be shuffled and held out in part."""
 
 _NOT_LIBRARY = ("site-packages", "test", "tests", "idle_test", "lib2to3", "ensurepip", "__pycache__", "turtledemo")
 
@@ -43,20 +46,24 @@ def documents(source: str) -> Iterator[str]:
 
 
 def _stdlib() -> Iterator[str]:
-    root, read = Path(sysconfig.get_path("stdlib")), 0
-    for path in sorted(root.rglob("*.py")):
-        if any(part in _NOT_LIBRARY for part in path.relative_to(root).parts[:-1]):
-            continue
-        text = _text(path)
-        read += len(text)
-        if read > STDLIB_BYTES:
-            return
-        if text.strip():
+    read = 0
+    for path in _mixed(_stdlib_files()):
+        for text in _pieces(path):
+            read += len(text)
+            if read > STDLIB_BYTES:
+                return
             yield text
 
 
+def _stdlib_files() -> Iterator[Path]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in root.rglob("*.py"):
+        if not any(part in _NOT_LIBRARY for part in path.relative_to(root).parts[:-1]):
+            yield path
+
+
 def _files(root: Path) -> Iterator[str]:
-    paths = [root] if root.is_file() else _below(root)
+    paths = [root] if root.is_file() else _mixed(_below(root))
     for path in paths:
         match path.suffix.lower():
             case ".jsonl":
@@ -65,6 +72,54 @@ def _files(root: Path) -> Iterator[str]:
                 yield from _parquet(path)
             case _:
                 yield from _pieces(path)
+
+
+def _mixed(paths: Iterable[Path]) -> list[Path]:
+    """Return paths in an order that has nothing to do with their names, and is always the same."""
+    listed = sorted(paths)
+    Random(len(listed)).shuffle(listed)
+    return listed
+
+
+def n_bytes(source: str) -> int | None:
+    """Return how many bytes of text a source holds, roughly; None where only reading it tells."""
+    if source == "stdlib":
+        return sum(path.stat().st_size for path in _stdlib_files())
+    if source.startswith("hf:"):
+        return None
+    root = Path(source).expanduser()
+    paths = [root] if root.is_file() else list(_below(root))
+    # Parquet is compressed to about a third.
+    return sum(path.stat().st_size * (3 if path.suffix.lower() == ".parquet" else 1) for path in paths)
+
+
+def stored_bytes(source: str) -> int:
+    """Return the size of a local source's files as they lie on disk: what an upload takes."""
+    root = Path(source).expanduser()
+    return sum(path.stat().st_size for path in ([root] if root.is_file() else _below(root)))
+
+
+def fetched(source: str, folder: Path) -> str:
+    """Return a source as a local one: what a URL names is copied below `folder` first. Raises DataError."""
+    if "://" not in source:
+        return source
+    import fsspec
+
+    target = folder / "data"
+    try:
+        if not target.exists():
+            partial = folder / ".data.part"
+            fs, path = fsspec.core.url_to_fs(source)
+            if fs.isdir(path):
+                fs.get(path.rstrip("/") + "/", str(partial) + "/", recursive=True)
+            else:
+                partial.mkdir(parents=True, exist_ok=True)
+                fs.get_file(path, str(partial / Path(path).name))
+            partial.rename(target)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"cannot fetch {source}: {error}") from error
+    inside = list(target.iterdir())
+    return str(inside[0] if len(inside) == 1 else target)
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -82,6 +137,7 @@ def _pieces(path: Path) -> Iterator[str]:
             return
     with path.open(encoding="utf-8", errors="replace") as handle:
         while text := handle.read(PIECE):
+            text += handle.readline(PIECE)
             if text.strip():
                 yield text
 
@@ -120,12 +176,11 @@ def _hugging_face(source: str) -> Iterator[str]:
         raise DataError(f"streaming {source} needs the package datasets: pip install 'lumina-cloud[hf]'") from None
     _, _, rest = source.partition(":")
     name, _, subset = rest.partition(":")
-    stream = datasets.load_dataset(name, subset or None, split="train", streaming=True)
+    try:
+        stream = datasets.load_dataset(name, subset or None, split="train", streaming=True)
+    except Exception as error:
+        raise DataError(f"{source} cannot be opened: {error}") from error
     for row in stream:
         text = row.get("text")
         if isinstance(text, str) and text.strip():
             yield text
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")

@@ -6,7 +6,10 @@
     usd_per_hour = "0.05"      # what an hour on this machine is worth
 
     [vastai]                   # or [runpod], [lambda]
-    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_CLOUD_BASE_URL go before it
+    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_BASE_URL go before it
+
+    [notify]
+    webhook = "https://..."    # told of ends, failures, interruptions, drift and budgets; LUMINA_WEBHOOK goes before it
 
     [ssh]
     key = "~/.ssh/id_ed25519"  # a key of your own for rented machines, an agent's too; without it Lumina makes one
@@ -28,11 +31,12 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import LedgerError, UsageError
-from providers.registry import CLOUDS
+from providers import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CLOUDS = tuple(credentials.CLOUDS)
 DEFAULT_LOCAL_USD_PER_HOUR = Decimal("0.05")
 
 
@@ -51,6 +55,8 @@ class Settings:
     """The user's own private key; None for one of this installation's."""
     boot_seconds: float | None = None
     """How long a machine may take to come up, where the user says."""
+    webhook: str = ""
+    """Where notices are sent; empty for nowhere. It may hold a secret, so it is never shown or kept."""
 
     @property
     def runs_folder(self) -> Path:
@@ -70,9 +76,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", "ssh", "renting", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "notify", "ssh", "renting", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", "ssh", "renting", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "notify", "ssh", "renting", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
@@ -82,7 +88,18 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         sandbox=sandbox,
         ssh_key=_ssh_key(table.get("ssh", {}), config_file),
         boot_seconds=_boot_seconds(table.get("renting", {}), config_file),
+        webhook=_webhook(env, table.get("notify", {}), config_file),
     )
+
+
+def _webhook(env: Mapping[str, str], section: object, path: Path) -> str:
+    given = env.get("LUMINA_WEBHOOK")
+    if not given and (not isinstance(section, dict) or set(section) - {"webhook"}):
+        raise UsageError(f"{path}: [notify] knows only webhook", '[notify]\nwebhook = "https://..."')
+    url = given or (section.get("webhook", "") if isinstance(section, dict) else "")
+    if url and not str(url).startswith(("https://", "http://")):
+        raise UsageError("the webhook of notices does not begin with https:// or http://", "set [notify] webhook, or LUMINA_WEBHOOK")
+    return str(url)
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -136,6 +153,6 @@ def _local_price(section: object, path: Path) -> Decimal:
         price = money.usd(str(raw))
     except ValueError:
         price = Decimal(0)
-    if price <= 0:
-        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, but must be an amount above zero", 'e.g. usd_per_hour = "0.05"')
+    if not Decimal("0.000001") <= price <= Decimal(1_000_000):
+        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, no price from a micro-dollar to a million", 'e.g. usd_per_hour = "0.05"')
     return price

@@ -15,7 +15,7 @@ from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from lumina_cloud.api.following import Progress
@@ -77,31 +77,25 @@ def follow_run(lumina: Lumina, run_id: str, *, until_at_work: bool = False) -> R
 
     Ctrl-C, and the end of the terminal, let go of it and say so, with exit code 130.
     """
-    with _hang_up_is_ctrl_c():
+    with letting_go(lumina, lambda: run_id):
         try:
             if not until_at_work:
                 return lumina.follow(run_id)
-            run = lumina.drive(run_id)
-            lumina.hand_over(run_id)
-        except KeyboardInterrupt:
-            handed = lumina.hand_over(run_id)
-            output.tell("")
-            output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
-            if handed:
-                output.tell("  a process in the background keeps its machine's lease and brings the results home")
-            output.tell(f"  lumina logs -f {run_id}    follows it again")
-            output.tell(f"  lumina stop {run_id}       ends it")
-            raise typer.Exit(DETACHED) from None
+            run = lumina.start(run_id)
         except ProviderError:
             # Whoever cannot reach a provider now must not forget what it rents out: the background asks on.
             lumina.hand_over(run_id)
             raise
+        lumina.hand_over(run_id)
         return run
 
 
 @contextmanager
-def _hang_up_is_ctrl_c() -> Iterator[None]:
-    """Let a closed terminal and a polite kill do what Ctrl-C does."""
+def letting_go(lumina: Lumina, run: Callable[[], str | None]) -> Iterator[None]:
+    """Turn Ctrl-C, a closed terminal and a polite kill into letting go: the run, if one was begun by then, goes on and is named.
+
+    Exit code 130.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -109,6 +103,19 @@ def _hang_up_is_ctrl_c() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except KeyboardInterrupt:
+        output.tell("")
+        run_id = run()
+        if run_id is None:
+            output.tell("interrupted: nothing was rented")
+            raise typer.Exit(DETACHED) from None
+        handed = lumina.hand_over(run_id)
+        output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
+        if handed:
+            output.tell("  a process in the background keeps its machine's lease and brings the results home")
+        output.tell(f"  lumina logs -f {run_id}    follows it again")
+        output.tell(f"  lumina stop {run_id}       ends it")
+        raise typer.Exit(DETACHED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -133,7 +140,8 @@ def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -
             output.tell(f"the end of its log ({run.folder}/log.txt):")
             output.tell(tail)
         if not as_json:
-            output.tell(f"to go on from the last checkpoint: lumina resume {run.run_id}")
+            how = "to go on from the last checkpoint" if views.has_checkpoint(run) else "to begin again"
+            output.tell(f"{how}: lumina resume {run.run_id}")
         raise typer.Exit(RunFailed.exit_code)
     if run.state == "stopped" and followed:
         raise typer.Exit(RunStopped.exit_code)

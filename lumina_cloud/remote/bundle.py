@@ -19,7 +19,7 @@ from lumina_cloud.core.errors import DataError, ProviderError
 from lumina_cloud.remote import checkpoints, supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lumina_cloud.remote.box import Box
 
@@ -30,7 +30,7 @@ _SMALL = 4 << 20
 
 Progress = Callable[[int, int], None]
 """Hears how many bytes of how many have been sent."""
-_KEPT_STATE = ("metrics.jsonl", "tokenizer.json")
+_KEPT_STATE = ("metrics.jsonl", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,18 @@ class Job:
     seconds_cap: float
     grace_seconds: float
     linger_seconds: float
+    seconds_off: float
+    """From the supervisor's start; by then this computer switches its machine off. A rented one is ended by its guard."""
     power_off_file: str | None = None
     """What switches the machine off when it appears; None on a rented one, where the guard ends the rental."""
     processes: int = 1
     """Of the trainer: one a GPU."""
+    store: str | None = None
+    """Object storage that the trainer keeps checkpoints and results in too."""
+    secrets_file: str | None = None
+    """Variables for the trainer alone; read once, and removed."""
     data: str | None = None
+    init_from: str | None = None
     resume: bool = False
 
 
@@ -70,14 +77,25 @@ class Bundle:
         return sum(f.n_bytes for f in self.files)
 
 
-def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, previous: Path | None, job: Job) -> Bundle:
+def build(
+    staging: Path,
+    *,
+    config_json: str,
+    trainer: Path,
+    data: Sequence[tuple[Path, str]],
+    weights: Sequence[Path] = (),
+    previous: Path | None,
+    job: Job,
+) -> Bundle:
     """Collect a bundle; `staging` is an empty folder for the small files that are made here.
 
+    `data` are files with their names on the machine, below `data/`. `weights` are the files of a model that is trained further.
     `previous` is the folder of an earlier rental's results: its newest whole checkpoint goes along. Raises DataError when the
     data cannot be read.
     """
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
-    job = Job(**{**asdict(job), "data": None if data is None else "data", "resume": checkpoint is not None})
+    found = {"data": "data" if data else None, "init_from": "init" if weights else None, "resume": checkpoint is not None}
+    job = Job(**{**asdict(job), **found})
     made = {"run.json": config_json, "job.json": json.dumps(asdict(job), indent=2)}
     for name, text in made.items():
         (staging / name).write_text(text, encoding="utf-8")
@@ -86,8 +104,8 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, 
     pairs += [
         (p, f"bundle/trainer/{p.relative_to(trainer).as_posix()}") for p in sorted(trainer.rglob("*")) if p.suffix in (".py", ".toml")
     ]
-    if data is not None:
-        pairs += _data_files(data)
+    pairs += data
+    pairs += [(path, f"init/{path.name}") for path in weights]
     if checkpoint is not None and previous is not None:
         pairs += [(p, f"out/checkpoints/{checkpoint.name}/{p.relative_to(checkpoint).as_posix()}") for p in _plain_files(checkpoint)]
         pairs += [(previous / name, f"out/{name}") for name in _KEPT_STATE if (previous / name).is_file()]
@@ -99,7 +117,7 @@ def ship(box: Box, bundle: Bundle, *, python: Sequence[str], progress: Progress 
 
     Small files travel as one archive that is named by its content, so that a second attempt finds it there.
     """
-    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "out") for entry in box.listing(folder)}
+    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "init", "out") for entry in box.listing(folder)}
     lacking = [f for f in bundle.files if there.get(f.target) != f.n_bytes]
     small = [f for f in lacking if f.n_bytes <= _SMALL]
     if small:
@@ -171,18 +189,6 @@ for path, expected in json.load(open(sys.argv[1])):
     if digest.hexdigest() != expected:
         print(path)
 """
-
-
-def _data_files(data: Path) -> Iterator[tuple[Path, str]]:
-    if data.is_file():
-        yield data, f"data/{data.name}"
-        return
-    found = False
-    for path in _plain_files(data):
-        found = True
-        yield path, f"data/{path.relative_to(data).as_posix()}"
-    if not found:
-        raise DataError(f"{data} holds no files any more", "give the folder of the text with --data")
 
 
 def _plain_files(folder: Path) -> list[Path]:

@@ -9,11 +9,12 @@ import hashlib
 import os
 import shutil
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import ProviderError
+from lumina_cloud.core.errors import DiskError, ProviderError
 from lumina_cloud.remote import checkpoints
 from lumina_cloud.remote.box import CHUNK
 
@@ -45,9 +46,13 @@ def fetch_all(box: Box, folder: Path, *, python: Sequence[str] = ()) -> list[Fet
 
     With `python`, how the machine's interpreter is called, each file is hashed there too and a transfer that broke off goes on
     where it did. A checkpoint is taken over only when it agrees with its own manifest; the one before it is kept until then.
-    Raises ProviderError when the machine offers nonsense, cannot be read, or what arrived is not what it hashed.
+    Raises ProviderError when the machine offers nonsense, cannot be read, or what arrived is not what it hashed; DiskError when this
+    computer cannot keep what it offers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     offered = _offered(box)
     hashes = _hashes(box, python)
     plain = [e for e in offered if not e.path.startswith(_CHECKPOINTS)]
@@ -118,6 +123,13 @@ for folder, folders, names in os.walk(sys.argv[1]):
 """
 
 
+def _unwritable(path: Path, error: OSError) -> DiskError:
+    return DiskError(
+        f"cannot write {path}: {error.strerror}",
+        "free disk space here, or make it writable; any lumina command tries again for as long as the machine waits",
+    )
+
+
 def _is_wanted(path: str) -> bool:
     name = untrusted.file_name(path)
     return name is not None and not name.startswith(_SHARDS) and not any(part.startswith(".") for part in name.split("/"))
@@ -142,8 +154,9 @@ def _fetch(box: Box, entry: Entry, folder: Path, name: str, expected: str | None
         partial.replace(target)
     except OSError as error:
         if expected is None:
-            partial.unlink(missing_ok=True)
-        raise ProviderError(f"cannot write {target}: {error.strerror}", "free disk space here; any lumina command tries again") from error
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise _unwritable(target, error) from error
     return Fetched(name, size, sha256)
 
 
@@ -235,6 +248,9 @@ def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
     if not content:
         return []
     partial = target.with_name(".log.txt.part")
-    partial.write_bytes(content)
-    partial.replace(target)
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
     return [Fetched("log.txt", len(content), hashlib.sha256(content).hexdigest())]

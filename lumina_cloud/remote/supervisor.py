@@ -3,6 +3,7 @@
 `python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, and writes down how it
 ended in `exit.json`. On this computer it then waits for the results to be fetched (a file `fetched`) and switches the machine off;
 on a rented one the guard does that, and the supervisor keeps the guard alive. It needs no connection.
+`python supervisor.py --there` leaves with 0 while a supervisor lives here, else with 3.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 POLL_SECONDS = 0.2
 GUARD_SECONDS = 3.0
+NOBODY = 3
+"""Exit code of `--there` when no supervisor lives."""
 
 
 def main(job_path: Path) -> None:
@@ -48,8 +51,12 @@ def main(job_path: Path) -> None:
             "seconds": time.monotonic() - started,
         },
     )
+    if job.get("store") and code in (0, 75):
+        # The trainer ends so only after it has saved there too.
+        Path("saved").touch()
     if job["power_off_file"]:
-        _linger(float(job["linger_seconds"]))
+        # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
+        _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
         Path(job["power_off_file"]).touch()
         return
     while True:
@@ -83,13 +90,27 @@ def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     ]
     if job["data"]:
         argv += ["--data", job["data"]]
-    if job["resume"]:
+    if job.get("init_from"):
+        argv += ["--init-from", job["init_from"]]
+    if job.get("store"):
+        argv += ["--store", job["store"]]
+    if job["resume"] or job.get("store"):
+        # What an earlier machine saved into the store is found there.
         argv.append("--resume")
     path = os.pathsep.join(p for p in (str(Path("bundle").absolute()), os.environ.get("PYTHONPATH", "")) if p)
     Path("out").mkdir(exist_ok=True)
     with Path("log.txt").open("ab") as log:
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, **_secrets(job.get("secrets_file")), "PYTHONPATH": path}
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _secrets(path: str | None) -> dict[str, str]:
+    """Return the variables that are for the trainer alone. Their file is removed before the trainer starts."""
+    if path is None or not Path(path).exists():
+        return {}
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    Path(path).unlink()
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def _launcher(processes: int) -> list[str]:
@@ -156,4 +177,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--there":
+        sys.exit(0 if _only_one() is None else NOBODY)
     main(Path(sys.argv[1]))

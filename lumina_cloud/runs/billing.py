@@ -5,14 +5,18 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import money
+from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
 from providers.contract import HasCharges, HasLifetimes
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from providers.contract import Charge
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 30.0
 """How long the bill of an ended rental is waited for: providers write theirs some seconds to minutes later."""
 ASK_EVERY_SECONDS = 3.0
+_MICRO = Decimal("0.000001")
 
 STEPS = {"lambda": timedelta(minutes=1)}
 """By what step a provider counts time. Lambda has no bill to ask for: started minutes are counted by its rule."""
@@ -88,25 +93,36 @@ def _by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) 
 
 
 def _put(context: Context, run: RunRecord, rental: RentalRecord, charges: list[Charge]) -> None:
-    """Write a bill down in place of our own reading. Some bill by the hour of the day: intervals are cut to the rental's own."""
-    metered = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
-    begin = rental.intended_at if metered is None else metered.since
-    end = context.clock.now() if metered is None else metered.until
+    """Write a bill down in the place of our own reading, which is kept and counts no more."""
+    metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
+    span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     with context.ledger.transaction() as tx:
-        tx.drop_charge(f"{rental.rental_id}-time")
         for charge in charges:
-            tx.put_charge(
-                ChargeRecord(
-                    charge_id=f"{rental.rental_id}-{charge.charge_id}"[:120],
-                    run_id=run.run_id,
-                    rental_id=rental.rental_id,
-                    provider=rental.provider,
-                    usd=charge.usd,
-                    usd_per_hour=rental.usd_per_hour,
-                    # Hours are counted by intervals: the disk's and the traffic's are the GPU's own, and stand as a moment.
-                    since=min(max(charge.since, begin), end) if charge.kind == "gpu" else min(charge.until, end),
-                    until=min(charge.until, end),
-                    basis="billed",
-                )
-            )
+            tx.put_charge(billed_charge(rental, charge, span))
+        for reading in metered:
+            tx.put_charge(replace(reading, counted=False))
         tx.add_event("rental.billed", run_id=run.run_id, rental_id=rental.rental_id, lines=len(charges))
+
+
+def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:
+    """Return a line of a bill as a charge. Of a bucket of the clock only the part counts in which the machine was there (`span`)."""
+    since, until = charge.since, max(charge.since, charge.until)
+    if span is not None and max(since, span[0]) < min(until, span[1]):
+        since, until = max(since, span[0]), min(until, span[1])
+    return ChargeRecord(
+        charge_id=f"{rental.rental_id}-{charge.kind}-{_short(charge.charge_id)}",
+        run_id=rental.run_id,
+        rental_id=rental.rental_id,
+        provider=rental.provider,
+        usd=charge.usd.quantize(_MICRO),
+        usd_per_hour=rental.usd_per_hour,
+        since=since,
+        until=until,
+        basis="billed",
+        kind=charge.kind,
+        source=untrusted.line(charge.charge_id, 150),
+    )
+
+
+def _short(text: str) -> str:
+    return blake2b(text.encode(), digest_size=6).hexdigest()

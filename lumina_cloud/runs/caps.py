@@ -11,14 +11,17 @@ from decimal import ROUND_FLOOR, Decimal
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError
 
-GRACE_SECONDS = 30.0
-"""Kept back on this computer for stopping in good order: a last checkpoint, fetching, ending."""
-
-RENTED_GRACE_SECONDS = 180.0
-"""Kept back on a rented machine: its results travel further, and its provider takes its time to end it."""
+GRACE_SECONDS = 20.0
+"""How long the trainer may take for a last checkpoint when it is stopped on this computer."""
 
 SAVE_SECONDS = 60.0
-"""How long a trainer may take to write its last checkpoint once it was asked to stop."""
+"""How long it may take on a rented machine."""
+
+RESERVE_SECONDS = 45.0
+"""Kept back of every cap for stopping in good order: that checkpoint, fetching, terminating. The machine is off when they are over."""
+
+RENTED_RESERVE_SECONDS = 180.0
+"""Kept back on a rented machine: its results travel further, and its provider takes its time to end it."""
 
 ZERO = Decimal(0)
 
@@ -35,7 +38,7 @@ class Cap:
 
 
 def cap_from(
-    *, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal, grace: float = GRACE_SECONDS
+    *, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal, grace: float = RESERVE_SECONDS
 ) -> Cap:
     """Return the cap that the options mean; the tighter of the two holds. Without any it is the plan's high, and its end's `grace`."""
     limits = []
@@ -72,10 +75,10 @@ def _round_up(amount: Decimal) -> Decimal:
 
 def grace_seconds(provider: str) -> float:
     """Return how much of a rental's time is kept back for its end."""
-    return GRACE_SECONDS if provider == "local" else RENTED_GRACE_SECONDS
+    return RESERVE_SECONDS if provider == "local" else RENTED_RESERVE_SECONDS
 
 
-def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal, grace: float = GRACE_SECONDS) -> float:
+def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal, grace: float = RESERVE_SECONDS) -> float:
     """Return how long the trainer may run so that stopping and fetching still fit under the cap. Raises RefusedError."""
     left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - grace
     if left < LEAST_SECONDS:

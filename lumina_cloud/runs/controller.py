@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import (
     CredentialsError,
+    DiskError,
     HostKeyChanged,
     InsufficientBalance,
     InvalidRequest,
@@ -26,12 +27,12 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, ingest, remembered, shipping
+from lumina_cloud.runs import conclude, ingest, metering, remembered, shipping
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.observing import Observer
 from lumina_cloud.runs.shipping import MachineUnfit
-from lumina_cloud.runs.states import ACTIVE, next_rental_state, next_run_state
+from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Controller:
             case "ship" if box is not None and rental is not None:
                 self._ship(seen, rental, box)
             case "mark_training":
-                self._mark_training(run)
+                self._mark_training(run, rental)
             case "ask_to_stop" if box is not None:
                 self._ask_to_stop(run, box)
             case "end" if decision.reason is not None:
@@ -143,8 +144,18 @@ class Controller:
         What remains is to bring results home and to end the rental.
         """
         state = next_run_state(run.state, "work_ended")
+        rental = self._rental(run.run_id)
         with self.context.ledger.transaction() as tx:
             tx.update_run(run.run_id, state=state, reason=reason)
+            if rental is not None and rental.ended_at is None:
+                # A short run may be over before anybody saw it train.
+                trained = reason == "finished" or bool(run.progress.get("step"))
+                tx.update_rental(
+                    rental.rental_id,
+                    training_at=rental.training_at or (rental.ready_at if trained else None),
+                    work_ended_at=self.context.clock.now(),
+                    ending=ENDINGS.get(reason, "failed"),
+                )
             tx.add_event("run.work_ended", run_id=run.run_id, reason=reason, detail=detail)
         if detail:
             self.context.reporter.said(run.run_id, detail)
@@ -173,6 +184,7 @@ class Controller:
             intended_at=self.context.clock.now(),
             ready_at=None,
             ended_at=None,
+            interruptible=offer.interruptible,
         )
         with self.context.ledger.transaction() as tx:
             tx.add_rental(rental)
@@ -263,7 +275,8 @@ class Controller:
         state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id)
-            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id)
+            clocks = metering.Reading.of(self.context.clock).as_data()
+            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
 
     def _abandon(self, run: RunRecord, rental: RentalRecord) -> None:
@@ -342,10 +355,13 @@ class Controller:
             with self.context.ledger.transaction() as tx:
                 tx.add_event("run.checkpoint_home", run_id=run.run_id, name=name)
 
-    def _mark_training(self, run: RunRecord) -> None:
+    def _mark_training(self, run: RunRecord, rental: RentalRecord | None) -> None:
         state = next_run_state(run.state, "training_began")
+        now = self.context.clock.now()
         with self.context.ledger.transaction() as tx:
-            tx.update_run(run.run_id, state=state, started_at=run.started_at or self.context.clock.now())
+            tx.update_run(run.run_id, state=state, started_at=run.started_at or now)
+            if rental is not None:
+                tx.update_rental(rental.rental_id, training_at=now)
             tx.add_event("run.training_began", run_id=run.run_id)
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
@@ -377,8 +393,8 @@ class Controller:
         while True:
             try:
                 decision = self.step(run_id)
-            except (ProviderError, CredentialsError) as error:
-                self.context.reporter.said(run_id, error.message)
+            except (ProviderError, CredentialsError, DiskError) as error:
+                self.context.reporter.said(run_id, f"{error.message}; {error.hint}" if error.hint else error.message)
                 return
             if decision.action in ("wait", "nothing", "ask_to_stop"):
                 return
@@ -388,7 +404,7 @@ class Controller:
         for attempt in range(MAX_PROVIDER_FAILURES):
             try:
                 return self.step(run_id)
-            except ProviderError as error:
+            except (ProviderError, DiskError) as error:
                 if attempt + 1 == MAX_PROVIDER_FAILURES:
                     raise
                 self.context.reporter.said(run_id, f"{error.message} (asking again)")

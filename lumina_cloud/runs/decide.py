@@ -70,6 +70,8 @@ class Facts:
     """No controller had looked at the machine for its lease's time."""
     cap_near: bool = False
     """The machine's own guard had reason to end it: its time or money was over."""
+    supervised: bool = True
+    """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -131,6 +133,8 @@ def _working(facts: Facts) -> Decision:
         return _unreachable(facts)
     if not facts.started:
         return Decision("end", "stopped_by_user") if facts.stop_requested else Decision("ship")
+    if not facts.supervised:
+        return Decision("end", "stopped_by_user" if facts.stop_requested else "supervisor_lost")
     if facts.stop_requested:
         return Decision("ask_to_stop")
     return Decision("mark_training") if facts.run == "preparing" and facts.training else Decision("wait")

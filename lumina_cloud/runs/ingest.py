@@ -28,13 +28,19 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "seconds": (0.0, 1e9),
     "peak_memory_gib": (0.0, 1e5),
     "epochs": (0.0, 1e6),
+    "bits_per_byte": (0.0, 1e3),
+    "data_wait_share": (0.0, 1.0),
+    "speed_over_plan": (0.0, 1e6),
+    "seconds_over_plan": (0.0, 1e9),
+    "remaining_seconds": (0.0, 1e9),
+    "seconds_to_first_step": (0.0, 1e9),
     "expert_utilisation": (0.0, 1.0),
     "load_balance": (0.0, 1.0),
     "skip_rate": (0.0, 1.0),
     "predictor_precision": (0.0, 1.0),
     "predictor_recall": (0.0, 1.0),
 }
-_COUNTS = ("step", "steps", "tokens")
+_COUNTS = ("step", "steps", "tokens", "skipped_batches")
 
 
 def heartbeat(box: Box) -> dict[str, Any]:

@@ -25,6 +25,8 @@ OVERDUE_SECONDS = 15.0
 """How long after a cap the machine's own supervisor is waited for."""
 UNSEEN_SECONDS = 60.0
 """How long a new instance may be missing from its provider's answers."""
+ASK_SECONDS = 5.0
+"""How often a machine is asked whether its supervisor lives."""
 REFUSALS = 3
 """A machine that refuses so many writes in a row has no disk left."""
 
@@ -51,6 +53,7 @@ class _Contact:
     beat_at: float = 0.0
     keeper: LeaseKeeper | None = None
     ready: bool = False
+    asked_at: float = -ASK_SECONDS
 
 
 @dataclass
@@ -65,13 +68,13 @@ class Observer:
         of_run = terms.of(self.context.ledger, run.run_id)
         instance = self._instance(rental)
         box: Box | None = None
-        key_changed, started, training, ended = False, False, False, None
+        key_changed, started, training, supervised, ended = False, False, False, True, None
         contact = self._contacts.setdefault(rental.tag, _Contact()) if rental is not None else _Contact()
         now = self.context.clock.monotonic()
         try:
             box = self._box(run, rental, instance, contact)
             if box is not None:
-                started, training, ended = self._word(box, contact, now)
+                started, training, supervised, ended = self._word(rental, box, contact, now)
                 contact.lost_at = None
         except HostKeyChanged:
             key_changed, box = True, None
@@ -90,6 +93,7 @@ class Observer:
                 "silent_seconds": now - contact.beat_at if started and contact.beat_at else 0.0,
                 "started": started,
                 "training": training,
+                "supervised": supervised,
                 "exit": ended,
             }
         )
@@ -132,13 +136,19 @@ class Observer:
             contact.ready = True
         return box
 
-    def _word(self, box: Box, contact: _Contact, now: float) -> tuple[bool, bool, Exit | None]:
-        """Return whether the supervisor was started, whether a first step was made, and how the trainer ended."""
+    def _word(self, rental: RentalRecord | None, box: Box, contact: _Contact, now: float) -> tuple[bool, bool, bool, Exit | None]:
+        """Return whether the supervisor was started, whether a first step was made, whether it lives, and how the trainer ended."""
         beat = ingest.heartbeat(box)
         raw = beat or box.read("out/heartbeat.json")
         if raw != contact.beat or not contact.beat_at:
             contact.beat, contact.beat_at = raw, now
-        return shipping.was_started(box), beat.get("step", 0) > 0, ingest.exit_of(box)
+        started = shipping.was_started(box)
+        supervised = True
+        if started and rental is not None and rental.state == "ready" and now - contact.asked_at >= ASK_SECONDS:
+            contact.asked_at = now
+            supervised = shipping.is_supervised(box, shipping.python_of(self.context, rental.provider))
+        # Read after the supervisor was looked for: one that has just left has written how it ended.
+        return started, beat.get("step", 0) > 0, supervised, ingest.exit_of(box)
 
     def _keep_lease(self, rental: RentalRecord, instance: Instance | None, of_run: Terms, contact: _Contact) -> None:
         if contact.keeper is not None or instance is None or rental.state not in ("booting", "ready"):

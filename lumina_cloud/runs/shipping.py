@@ -5,6 +5,7 @@ A rented machine is examined first: one that is not what its offer said is given
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import tempfile
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING
 import trainer.config
 from lumina_cloud.catalog import gpus
 from lumina_cloud.core import units
-from lumina_cloud.core.errors import ProviderError, RefusedError
+from lumina_cloud.core.errors import DataError, ProviderError, RefusedError
 from lumina_cloud.remote import bootstrap, bundle, guard, startup
-from lumina_cloud.runs import caps, fitness, machines
+from lumina_cloud.runs import caps, fitness, machines, weights_to_start_from, workloads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from lumina_cloud.runs.terms import Terms
 
 LINGER_SECONDS = 60.0
-"""How long this computer waits for its results to be fetched before it switches its machine off."""
+"""How long this computer waits for its results to be fetched before it switches its machine off; less where its cap comes first."""
+_ASK_SECONDS = 30.0
 LEAST_DISK_MIB = 512
+_SECRETS = "bundle/secrets.json"
 _LOCAL_POWER_OFF = ": > ../poweroff"
 
 
@@ -48,6 +51,11 @@ def python_of(context: Context, provider: str) -> Sequence[str]:
 def was_started(box: Box) -> bool:
     """Whether the supervisor was started on this machine."""
     return box.read(bootstrap.STARTED_MARKER) is not None or box.read("exit.json") is not None
+
+
+def is_supervised(box: Box, python: Sequence[str]) -> bool:
+    """Whether the supervisor that was started on this machine is still there. Raises ProviderError when it cannot be asked."""
+    return box.run([*python, "bundle/supervisor.py", "--there"], timeout=_ASK_SECONDS).returncode == 0
 
 
 def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, box: Box) -> None:
@@ -72,17 +80,22 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
             Path(staging),
             config_json=config.to_json(),
             trainer=context.trainer,
-            data=Path(run.data_path) if run.data_path else None,
+            data=_data_files(Path(run.data_path)) if run.data_path else (),
+            weights=weights_to_start_from.files(Path(config.init_from)) if config.init_from else (),
             previous=folder if (folder / "checkpoints").is_dir() else None,
             job=bundle.Job(
                 seconds_cap=max(1.0, math.floor(seconds)),
                 grace_seconds=caps.GRACE_SECONDS if local else caps.SAVE_SECONDS,
                 linger_seconds=LINGER_SECONDS,
+                seconds_off=max(1.0, math.floor(seconds)) + caps.RESERVE_SECONDS,
                 power_off_file="../poweroff" if local else None,
                 processes=config.layout.n_gpus,
+                store=None if terms.store is None else f"{terms.store.rstrip('/')}/{run.run_id}",
+                secrets_file=_SECRETS if terms.secrets else None,
             ),
         )
         bundle.ship(box, built, python=python, progress=_told(context, run))
+    _hand_secrets(context, rental, terms, box)
     if not local:
         _tell_limits(context, run, rental, terms, box)
     bootstrap.start(box)
@@ -149,9 +162,38 @@ def _tell_limits(context: Context, run: RunRecord, rental: RentalRecord, terms: 
         box.write("guard.sh", startup.loop().encode())
 
 
+def _hand_secrets(context: Context, rental: RentalRecord, terms: Terms, box: Box) -> None:
+    """Give the machine the variables that the user named, and nobody else's machine: only where its host key was known beforehand.
+
+    The supervisor reads the file once and removes it. Raises RefusedError.
+    """
+    if not terms.secrets:
+        return
+    if not context.machines.known_before_contact(rental):
+        raise RefusedError(
+            f"{rental.provider} did not tell the machine's host key beforehand: it gets no secret ({', '.join(terms.secrets)})",
+            "leave out --secret, or take another provider",
+        )
+    absent = [name for name in terms.secrets if not context.secrets.get(name)]
+    if absent:
+        raise RefusedError(f"{', '.join(absent)} is not set here any more", "export it, then lumina resume")
+    box.write(_SECRETS, json.dumps({name: context.secrets[name] for name in terms.secrets}).encode())
+
+
 def _told(context: Context, run: RunRecord) -> bundle.Progress:
     def tell(done: int, total: int) -> None:
         if total > 64 << 20:
             context.reporter.said(run.run_id, f"sent {units.n_bytes(done)} of {units.n_bytes(total)}")
 
     return tell
+
+
+def _data_files(data: Path) -> tuple[tuple[Path, str], ...]:
+    """Return the text files of a path and their names on the machine: numbered, so that no name from here can be trouble there.
+
+    Raises DataError when they are gone.
+    """
+    files = tuple(workloads.text_files(data))
+    if not files:
+        raise DataError(f"{data} holds no text any more", "give the file or folder of the text with --data")
+    return tuple((file, f"data/{number:06d}{file.suffix.lower()}") for number, file in enumerate(files, 1))

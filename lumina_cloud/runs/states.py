@@ -64,6 +64,7 @@ Reason = Literal[
     "disk_full",
     "lease_ran_out",
     "trainer_stalled",
+    "supervisor_lost",
     "trainer_refused",
     "trainer_crashed",
     "loss_not_finite",
@@ -72,8 +73,8 @@ Reason = Literal[
 
 REASONS: dict[Reason, tuple[RunEvent, str]] = {
     "finished": ("concluded_well", "all steps were trained and the results are here"),
-    "stopped_by_user": ("concluded_early", "stopped on request; the last checkpoint is here"),
-    "cap_reached": ("concluded_early", "the cost or time cap was reached; the last checkpoint is here"),
+    "stopped_by_user": ("concluded_early", "stopped on request"),
+    "cap_reached": ("concluded_early", "the cost or time cap was reached"),
     "create_failed": ("concluded_badly", "the machine could not be rented"),
     "no_capacity": ("concluded_badly", "nothing of that kind could be rented at the planned price"),
     "no_balance": ("concluded_badly", "the account at the provider has no money left"),
@@ -88,12 +89,21 @@ REASONS: dict[Reason, tuple[RunEvent, str]] = {
     "disk_full": ("concluded_badly", "the machine's disk took no more"),
     "lease_ran_out": ("concluded_early", "no controller was heard of for the lease's time; the last checkpoint is here"),
     "trainer_stalled": ("concluded_badly", "the trainer said nothing for a long time"),
+    "supervisor_lost": ("concluded_badly", "the supervisor on the machine died; what was there came home, and the machine was ended"),
     "trainer_refused": ("concluded_badly", "the trainer refused its configuration or data"),
     "trainer_crashed": ("concluded_badly", "the trainer ended unexpectedly"),
     "loss_not_finite": ("concluded_badly", "the loss became infinite or not a number"),
     "result_missing": ("concluded_badly", "the trainer ended without a readable result"),
 }
 """Why a run ended: the event that concludes it, and the reason in words."""
+
+ENDINGS: dict[Reason, Literal["finished", "stopped", "interrupted"]] = {
+    "finished": "finished",
+    "stopped_by_user": "stopped",
+    "cap_reached": "stopped",
+    "machine_lost": "interrupted",
+}
+"""How a rental's work ended, by its run's reason; any other reason is a failure."""
 
 
 class IllegalTransition(RuntimeError):

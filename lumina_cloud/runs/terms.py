@@ -12,7 +12,7 @@ from lumina_cloud.core.errors import UsageError
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import Ledger
-    from lumina_cloud.ledger.ledger import Transaction
+    from lumina_cloud.ledger.transaction import Transaction
 
 KIND = "run.terms"
 LEASE_SECONDS = 900.0

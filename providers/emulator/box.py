@@ -95,7 +95,9 @@ class Box:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR2, lambda: tell({"powered_off": True}))
         starting = asyncio.create_task(self._start_up())
-        if self.birth["authorized_keys"] or self.birth["provider"] != "vastai":
+        # With the run type `args` Vast.ai starts no SSH server; with the others it does, also when the on-start command brings the key.
+        bare = self.birth["provider"] == "vastai" and self.birth["start_is_entrypoint"] and not self.birth["authorized_keys"]
+        if not bare:
             await self._show_key()
             await self.relay.listen([socket.socket(fileno=number) for number in self.birth["sockets"]])
             tell({"listening": True})

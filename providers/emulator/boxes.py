@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from providers.emulator.wire import Json
 
 HOST = "127.0.0.1"
-URL_VARIABLES = {"vastai": ("VAST_URL", ""), "runpod": ("RUNPOD_API_BASE_URL", ""), "lambda": ("LAMBDA_BASE_URL", "")}
+URL_VARIABLES = {"vastai": ("VAST_URL", ""), "runpod": ("RUNPOD_API_BASE_URL", ""), "lambda": ("LAMBDA_CLOUD_BASE_URL", "")}
 """How a box finds its provider; on a real one its name is enough."""
 LOG_BYTES = 1 << 20
 

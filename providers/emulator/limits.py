@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from providers.emulator.clock import Moment
 
 
+SLACK = 300
+"""Milliseconds by which a request may come early: a client that counts from when it sent cannot know when the last one arrived."""
+
+
 class Intervals:
     """A bucket for each key: it holds `burst` requests and gains one per interval."""
 
@@ -21,7 +25,7 @@ class Intervals:
         interval = round(seconds * SECOND)
         free_at = max(self._free_at.get(key, now), now)
         wait = free_at - (burst - 1) * interval - now
-        if wait > 0:
+        if wait > SLACK:
             return wait / SECOND
         self._free_at[key] = free_at + interval
         return 0.0

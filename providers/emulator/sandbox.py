@@ -99,7 +99,6 @@ def environment(home: Path) -> dict[str, str]:
         "VAST_API_KEY": key,
         "RUNPOD_API_BASE_URL": runpod,
         "RUNPOD_API_KEY": key,
-        "LAMBDA_BASE_URL": lambda_,
         "LAMBDA_CLOUD_BASE_URL": lambda_,
         "LAMBDA_API_KEY": key,
         **more,

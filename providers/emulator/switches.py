@@ -101,7 +101,7 @@ class Unverified:
         return cls(**given)
 
 
-MARKETS = {"still": 0.0, "calm": 0.05, "wild": 0.5}
+MARKETS = {"still": 0.0, "calm": 0.02, "wild": 0.15}
 """How much of the market moves at a tick."""
 
 

@@ -177,8 +177,7 @@ class VastaiCloud:
             gpu_count=ask.num_gpus,
             disk_gb=int(order.disk_gb),
             env=env,
-            # sshd runs without a key of the account too: an on-start script may let somebody in.
-            authorized_keys=() if is_args else (keys or ("# no key of the account",)),
+            authorized_keys=() if is_args else keys,
             start=start,
             start_is_entrypoint=is_args,
             port_variable="VAST_TCP_PORT_22",

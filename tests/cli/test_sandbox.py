@@ -25,7 +25,7 @@ def home(tmp_path):
 
 def lumina(home, *args, **more):
     env = {**os.environ, "LUMINA_HOME": str(home), "NO_COLOR": "1", **more}
-    return subprocess.run([LUMINA, *args], env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run([LUMINA, *args], check=False, env=env, capture_output=True, text=True, timeout=120)
 
 
 def post(url, key, body):
@@ -62,7 +62,11 @@ def test_up_status_down(home):
     running = json.loads(lumina(home, "sandbox", "status", "--json").stdout)
     assert set(running) == {"instances", "invoice_usd"} and isinstance(running["invoice_usd"], str)
     (one,) = running["instances"]
-    assert set(one) == {"provider", "id", "state", "tag", "usd_billed"} and (one["provider"], one["id"], one["tag"]) == ("runpod", pod, "lumina-x")
+    assert set(one) == {"provider", "id", "state", "tag", "usd_billed"} and (one["provider"], one["id"], one["tag"]) == (
+        "runpod",
+        pod,
+        "lumina-x",
+    )
     assert Decimal(running["invoice_usd"]) > 0
     query = {"query": f'mutation {{ podTerminate(input: {{podId: "{pod}"}}) }}'}
     post(document["runpod_url"] + "/graphql", document["api_key"], query)
@@ -87,10 +91,12 @@ def test_the_server_keeps_none_of_the_callers_handles(home, tmp_path):
     with (tmp_path / "held").open("w") as held:
         os.set_inheritable(held.fileno(), True)
         env = {**os.environ, "LUMINA_HOME": str(home)}
-        done = subprocess.run([LUMINA, "sandbox", "up", "--json"], env=env, capture_output=True, text=True, timeout=60, close_fds=False)
+        done = subprocess.run(
+            [LUMINA, "sandbox", "up", "--json"], check=False, env=env, capture_output=True, text=True, timeout=60, close_fds=False
+        )
     server = psutil.Process(json.loads(done.stdout)["pid"])
     assert str(tmp_path / "held") not in {one.path for one in server.open_files()}
-    handles = {os.readlink(path) for path in Path(f"/proc/{server.pid}/fd").iterdir()} if Path("/proc").exists() else set()
+    handles = {path.readlink().as_posix() for path in Path(f"/proc/{server.pid}/fd").iterdir()} if Path("/proc").exists() else set()
     assert not any(one.startswith("pipe:") for one in handles)
 
 
@@ -137,7 +143,9 @@ def test_a_fault_strikes_what_runs(home):
     assert not [one for one in psutil.Process(document["pid"]).children(recursive=True) if "1234" in one.cmdline()]
 
 
-@pytest.mark.parametrize("args", [("--market", "mad"), ("--switch", "nothing=1"), ("--switch", "x"), ("--deposit", "much"), ("--time-scale", "0")])
+@pytest.mark.parametrize(
+    "args", [("--market", "mad"), ("--switch", "nothing=1"), ("--switch", "x"), ("--deposit", "much"), ("--time-scale", "0")]
+)
 def test_settings_that_cannot_be_meant(home, args):
     done = lumina(home, "sandbox", "up", *args)
     assert done.returncode in (2, 7) and done.stderr and "Traceback" not in done.stderr
@@ -171,5 +179,5 @@ def test_without_a_sandbox_nothing_leads_to_a_real_cloud(home):
         "print(os.environ.get('VAST_URL'), os.environ['VAST_API_KEY'])"
     )
     env = {**os.environ, "LUMINA_HOME": str(home), "VAST_API_KEY": "real"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["http://127.0.0.1:1 http://127.0.0.1:1 no-sandbox", "None real"]

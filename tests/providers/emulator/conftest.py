@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -57,7 +55,14 @@ class Virtual:
     # One of each, as simple as it can be
 
     def offers(self, **filters):
-        query = {"gpu_name": {"eq": "RTX 4090"}, "num_gpus": {"eq": 1}, "reliability2": {"gte": 0.99}, "direct_port_count": {"gte": 1}, "order": [["dph_total", "asc"]], **filters}
+        query = {
+            "gpu_name": {"eq": "RTX 4090"},
+            "num_gpus": {"eq": 1},
+            "reliability2": {"gte": 0.99},
+            "direct_port_count": {"gte": 1},
+            "order": [["dph_total", "asc"]],
+            **filters,
+        }
         return self.ask("vastai", "POST", "/api/v0/bundles/", query).document()["offers"]
 
     def rent_reply(self, offer=None, **more):
@@ -151,7 +156,3 @@ def real(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     yield start(home, {"market": "still", "rate_limits": False})
     sandbox_module.down(home)
-
-
-def run(args, env, **more):
-    return subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True, timeout=120, **more)

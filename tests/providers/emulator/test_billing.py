@@ -146,7 +146,7 @@ def test_runpod_running_then_stopped_then_deleted(make):
 
 def test_runpod_two_gpus_cost_twice_one(make):
     it = make()
-    pod = it.pod(gpu={"id": "NVIDIA GeForce RTX 4090", "count": 2}, disk=0 or 50)
+    pod = it.pod(gpu={"id": "NVIDIA GeForce RTX 4090", "count": 2}, disk=50)
     it.wait(3600)
     assert it.status(pod)["usd_billed"] == str(Decimal("1.380000") + Decimal("0.006944"))
 
@@ -162,7 +162,9 @@ def test_runpod_billing_records_add_up_to_the_invoice(make, size):
     document = it.get("runpod", f"/v2/billing/pods?bucketSize={size}&podId={pod}").document()
     total = sum(Decimal(str(one["totalAmount"])) for one in document["records"])
     assert total == Decimal(it.status(pod)["usd_billed"]) == Decimal(str(document["metadata"]["totals"]["totalAmount"]))
-    assert all(Decimal(str(one["gpuAmount"])) + Decimal(str(one["diskAmount"])) == Decimal(str(one["totalAmount"])) for one in document["records"])
+    assert all(
+        Decimal(str(one["gpuAmount"])) + Decimal(str(one["diskAmount"])) == Decimal(str(one["totalAmount"])) for one in document["records"]
+    )
     if size == "hour":
         assert len(document["records"]) >= 5
 

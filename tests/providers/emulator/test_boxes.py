@@ -149,7 +149,7 @@ def test_a_terminal(boxes):
 def test_what_was_started_outlives_the_login_and_dies_with_the_box(boxes):
     box = boot(boxes)
     ssh(box, "nohup setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid")
-    until(lambda: (box.folder / "home" / "pid").exists())
+    until((box.folder / "home" / "pid").exists)
     sleepers = [one for one in psutil.Process(box._process.pid).children(recursive=True) if one.name() == "sleep"]
     assert len(sleepers) == 1
     box.halt()
@@ -160,7 +160,7 @@ def test_what_was_started_outlives_the_login_and_dies_with_the_box(boxes):
 
 def test_a_stopped_machine_keeps_its_disk_and_comes_back(boxes):
     box = boot(boxes, start=("/bin/sh", "-c", "echo boot >> ~/boots"))
-    until(lambda: (box.folder / "home" / "boots").exists())
+    until((box.folder / "home" / "boots").exists)
     key, port = box.key, box.port
     box.halt()
     box.boot()
@@ -199,7 +199,7 @@ def test_user_data_scripts_run_once_and_cloud_config_brings_a_host_key(boxes):
     assert box.ready.wait(60)
     assert box.key == key.export_public_key().decode().strip() and (box.folder / "home" / "ran").read_text() == "ran\n"
     script = boot(boxes, name="lambda-2", provider="lambda", user="ubuntu", user_data="#!/bin/sh\necho from script $(whoami) > $HOME/out\n")
-    until(lambda: (script.folder / "home" / "out").exists())
+    until((script.folder / "home" / "out").exists)
 
 
 @pytest.mark.allow_hosts(["127.0.0.1", *(f"127.77.0.{n}" for n in range(2, 20))])
@@ -335,5 +335,3 @@ def test_orphans_are_buried(boxes):
     ssh(box, "sh -c 'sleep 0.3 & echo $! > pid; exit'")
     number = int((box.folder / "home" / "pid").read_text())
     until(lambda: not psutil.pid_exists(number))
-
-

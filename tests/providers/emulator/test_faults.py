@@ -25,10 +25,38 @@ def seconds_to_run(it, provider):
 
 def test_the_catalogue_names_what_can_go_wrong():
     """One fault for each trouble that the sandbox promises, in its order."""
-    promised = """lost_create_before lost_create_after create_fails_leaves_stopped duplicated_create rate_limit_storm error_500
-    error_500_after_effect timeout slow_loris malformed_body html_200 empty_list retired_endpoint slow_boot never_boot ssh_refused
-    host_key_changed wrong_gpu slow_download disk_full preempted preempted_with_warning host_death network_partition terminate_ignored
-    terminate_lies listing_lag clock_skew price_rise balance_gone""".split()
+    promised = [
+        "lost_create_before",
+        "lost_create_after",
+        "create_fails_leaves_stopped",
+        "duplicated_create",
+        "rate_limit_storm",
+        "error_500",
+        "error_500_after_effect",
+        "timeout",
+        "slow_loris",
+        "malformed_body",
+        "html_200",
+        "empty_list",
+        "retired_endpoint",
+        "slow_boot",
+        "never_boot",
+        "ssh_refused",
+        "host_key_changed",
+        "wrong_gpu",
+        "slow_download",
+        "disk_full",
+        "preempted",
+        "preempted_with_warning",
+        "host_death",
+        "network_partition",
+        "terminate_ignored",
+        "terminate_lies",
+        "listing_lag",
+        "clock_skew",
+        "price_rise",
+        "balance_gone",
+    ]
     assert set(promised) <= set(faults.BY_NAME)
 
 

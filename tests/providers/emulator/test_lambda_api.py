@@ -69,7 +69,11 @@ def test_wrong_keys(virtual, key):
         ({"user_data": "x" * (2**20 + 1)}, 400, "global/invalid-parameters"),
         ({"bid": 1}, 400, "global/invalid-parameters"),
         ({"file_system_names": ["x"]}, 404, "global/object-does-not-exist"),
-        ({"instance_type_name": "gpu_8x_b200_sxm6", "region_name": "asia-northeast-1"}, 400, "instance-operations/launch/insufficient-capacity"),
+        (
+            {"instance_type_name": "gpu_8x_b200_sxm6", "region_name": "asia-northeast-1"},
+            400,
+            "instance-operations/launch/insufficient-capacity",
+        ),
     ],
 )
 def test_launches_that_are_refused(virtual, change, status, code):
@@ -96,7 +100,9 @@ def test_rename(virtual):
 def test_restart_keeps_it(virtual):
     vm = virtual.launch()
     virtual.wait(5)
-    (row,) = virtual.ask("lambda", "POST", "/api/v1/instance-operations/restart", {"instance_ids": [vm]}).document()["data"]["restarted_instances"]
+    (row,) = virtual.ask("lambda", "POST", "/api/v1/instance-operations/restart", {"instance_ids": [vm]}).document()["data"][
+        "restarted_instances"
+    ]
     assert row["status"] == "booting"
     virtual.wait(5)
     assert show(virtual, vm)["status"] == "active"

@@ -95,7 +95,9 @@ def test_the_key_in_the_query_is_for_graphql_alone(virtual):
 def test_bodies_that_do_not_fit_are_422(virtual, change):
     reply = virtual.pod_reply(**change)
     document = reply.document()
-    assert reply.status == 422 and document["detail"] == "Request validation failed." and document["errors"] and virtual.listed("runpod") == []
+    assert (
+        reply.status == 422 and document["detail"] == "Request validation failed." and document["errors"] and virtual.listed("runpod") == []
+    )
 
 
 def test_the_newer_fields_are_accepted(virtual):
@@ -202,7 +204,9 @@ def test_the_pods_own_key_ends_it_and_nothing_else(virtual):
     assert virtual.ask("runpod", "DELETE", f"/v2/pods/{other}", key=key).status == 403
     refused = virtual.graphql(f'mutation {{ podTerminate(input: {{podId: "{other}"}}) }}', key=key)
     assert "errors" in refused.document()
-    assert virtual.graphql(f'mutation {{ podTerminate(input: {{podId: "{pod}"}}) }}', key=key).document() == {"data": {"podTerminate": None}}
+    assert virtual.graphql(f'mutation {{ podTerminate(input: {{podId: "{pod}"}}) }}', key=key).document() == {
+        "data": {"podTerminate": None}
+    }
     assert virtual.listed("runpod") == [other]
 
 
@@ -250,7 +254,11 @@ def test_prices_are_public_and_per_gpu(virtual):
     query = f'query {{ gpuTypes(input: {{id: "{RTX_4090}"}}) {{ id securePrice communityPrice secureSpotPrice lowestPrice(input: {{gpuCount: 2, secureCloud: true}}) {{ minimumBidPrice uninterruptablePrice stockStatus availableGpuCounts }} }} }}'  # noqa: E501
     (gpu,) = virtual.graphql(query, key="").document()["data"]["gpuTypes"]
     assert gpu["securePrice"] == gpu["lowestPrice"]["uninterruptablePrice"] == 0.69
-    assert gpu["lowestPrice"]["minimumBidPrice"] == gpu["secureSpotPrice"] and gpu["lowestPrice"]["stockStatus"] in ("Low", "Medium", "High")
+    assert gpu["lowestPrice"]["minimumBidPrice"] == gpu["secureSpotPrice"] and gpu["lowestPrice"]["stockStatus"] in (
+        "Low",
+        "Medium",
+        "High",
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
@@ -297,6 +305,7 @@ def test_the_box_gets_what_a_pod_gets(virtual):
 
 
 # REST v1
+
 
 def test_v1_has_flat_pods_and_go_times(virtual):
     body = {"name": "v1", "imageName": "x", "gpuTypeIds": ["NVIDIA GeForce RTX 9090", RTX_4090], "cloudType": "SECURE", "env": {"A": "b"}}

@@ -31,7 +31,9 @@ def no_such_ask(value):
 
 
 def offer_cap(value):
-    return len(Virtual(switches={"vastai_offer_cap": value}).ask("vastai", "POST", "/api/v0/bundles/", {"limit": 1000}).document()["offers"])
+    return len(
+        Virtual(switches={"vastai_offer_cap": value}).ask("vastai", "POST", "/api/v0/bundles/", {"limit": 1000}).document()["offers"]
+    )
 
 
 def retry_after(value):
@@ -196,7 +198,10 @@ BOTH_WAYS = {
     "runpod_billing_starts_at": (runpod_start, {"create": True, "running": False}),
     "runpod_per_minute": (per_minute, {60: 60, None: 70}),
     "lambda_429_is_json": (lambda_429, {True: "application/json", False: "text/plain"}),
-    "lambda_duplicate_key_code": (duplicate_key, {"global/invalid-parameters": "global/invalid-parameters", "global/duplicate": "global/duplicate"}),
+    "lambda_duplicate_key_code": (
+        duplicate_key,
+        {"global/invalid-parameters": "global/invalid-parameters", "global/duplicate": "global/duplicate"},
+    ),
     "lambda_billing_starts_at": (lambda_start, {"launch": True, "active": False}),
     "lambda_missing_object_status": (missing, {404: 404, 400: 400}),
     "lambda_listed_seconds": (listed_seconds, {None: 0, 3600: 1}),

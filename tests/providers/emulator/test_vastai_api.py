@@ -56,7 +56,9 @@ def test_bids_are_the_same_offers_at_their_least_bid(virtual):
 
 
 def test_filters_operators_and_order(virtual):
-    found = virtual.offers(gpu_name={"in": ["RTX 4090", "H100 SXM"]}, num_gpus={"gte": 2}, dph_total={"lt": 20}, geolocation={"notin": ["SE"]})
+    found = virtual.offers(
+        gpu_name={"in": ["RTX 4090", "H100 SXM"]}, num_gpus={"gte": 2}, dph_total={"lt": 20}, geolocation={"notin": ["SE"]}
+    )
     assert {one["gpu_name"] for one in found} <= {"RTX 4090", "H100 SXM"} and all(one["num_gpus"] >= 2 for one in found)
     prices = [one["dph_total"] for one in found]
     assert prices == sorted(prices) and prices[-1] < 20
@@ -139,7 +141,12 @@ def test_stop_and_start_read_as_the_real_ones(virtual):
     virtual.wait(5)
     assert virtual.ask("vastai", "PUT", f"/api/v0/instances/{number}/", {"state": "stopped"}).document() == {"success": True}
     row = show(virtual, number)
-    assert (row["cur_state"], row["intended_status"], row["next_state"], row["actual_status"]) == ("stopped", "stopped", "stopped", "exited")
+    assert (row["cur_state"], row["intended_status"], row["next_state"], row["actual_status"]) == (
+        "stopped",
+        "stopped",
+        "stopped",
+        "exited",
+    )
     assert row["instance"]["gpuCostPerHour"] == 0 < row["instance"]["diskHour"]
     virtual.ask("vastai", "PUT", f"/api/v0/instances/{number}/", {"state": "running"})
     assert show(virtual, number)["actual_status"] == "exited"

@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_history(steps, seed):
     one, other = Virtual(market="wild", seed=seed), Virtual(market="wild", seed=seed)
     assert play(one, steps) == play(other, steps)
     assert one.world.history == other.world.history
-    assert [{k: v for k, v in line.items()} for line in one.emulator.gateway.requests] == other.emulator.gateway.requests
+    assert [dict(line.items()) for line in one.emulator.gateway.requests] == other.emulator.gateway.requests
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
