@@ -236,7 +236,10 @@ class HasCharges(Protocol):
     """Says what was billed."""
 
     def charges(self, since: datetime) -> Sequence[Charge]:
-        """Return what instances were charged after `since`, ended ones included. The newest may be missing for some minutes."""
+        """Return what instances were charged after `since`, by the provider's clock, ended ones included.
+
+        The newest may be missing for some minutes.
+        """
         ...
 
 

@@ -32,7 +32,8 @@ class Cloud:
     """Returns the key in such a file's text, empty when it holds none."""
     console: str
     """Where a key is made."""
-    url_variable: str
+    url_variables: tuple[str, ...]
+    """The first that is set holds."""
     url: str
 
 
@@ -91,7 +92,7 @@ CLOUDS: dict[str, Cloud] = {
         files=_runpod_files,
         key_of=_runpod_key,
         console="console.runpod.io, Settings, API Keys",
-        url_variable="RUNPOD_API_BASE_URL",
+        url_variables=("RUNPOD_API_BASE_URL",),
         url="https://api.runpod.io",
     ),
     "vastai": Cloud(
@@ -101,7 +102,7 @@ CLOUDS: dict[str, Cloud] = {
         files=_vastai_files,
         key_of=str.strip,
         console="cloud.vast.ai, Account, API Keys",
-        url_variable="VAST_URL",
+        url_variables=("VAST_URL",),
         url="https://console.vast.ai",
     ),
     "lambda": Cloud(
@@ -111,7 +112,7 @@ CLOUDS: dict[str, Cloud] = {
         files=_lambda_files,
         key_of=_lambda_key,
         console="cloud.lambda.ai, API keys",
-        url_variable="LAMBDA_CLOUD_BASE_URL",
+        url_variables=("LAMBDA_BASE_URL", "LAMBDA_CLOUD_BASE_URL"),
         url="https://cloud.lambda.ai",
     ),
 }
@@ -165,8 +166,9 @@ def base_url(cloud: Cloud, env: Mapping[str, str], setting: str | None = None) -
 
     Raises UsageError for what is no address, and for one that would send the key unencrypted over a network.
     """
-    where = cloud.url_variable if env.get(cloud.url_variable, "").strip() else f"[{cloud.name}] url in config.toml"
-    given = (env.get(cloud.url_variable, "").strip() or setting or cloud.url).rstrip("/").removesuffix("/api/v1")
+    said = next((name for name in cloud.url_variables if env.get(name, "").strip()), None)
+    where = said or f"[{cloud.name}] url in config.toml"
+    given = (env[said].strip() if said else setting or cloud.url).rstrip("/").removesuffix("/api/v1")
     try:
         parts = urlsplit(given)
         host, _port = parts.hostname, parts.port

@@ -33,7 +33,7 @@ from lumina_cloud.core.errors import (
     RateLimited,
 )
 from providers import replies
-from providers.transport import DEADLINE, DeadlineTransport
+from providers.transport import SECONDS, DeadlineTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +81,8 @@ class Call:
     """Sent without the key."""
     patience: float = TOTAL_SECONDS
     """After that long nothing is repeated."""
+    endless: bool = False
+    """The reply is a stream without an end: what came until the deadline is the answer."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Http:
         """By how many seconds this computer was ahead of the provider at the last dated answer."""
         self._key = key
         self._bucket = bucket
-        self._client = httpx.Client(transport=transport or DeadlineTransport(), timeout=None, trust_env=False)  # noqa: S113  # see DEADLINE
+        self._client = httpx.Client(transport=transport or DeadlineTransport(), timeout=None, trust_env=False)  # noqa: S113  # see SECONDS
         self._client.headers.clear()
 
     @property
@@ -207,7 +209,7 @@ class Http:
             content = json.dumps(call.body, default=_plain).encode()
         url = call.path if call.path.startswith("http") else f"{self.base_url}{call.path}"
         request = self._client.build_request(call.method, url, params=dict(call.params) or None, content=content, headers=headers)
-        request.extensions[DEADLINE] = deadline
+        request.extensions[SECONDS] = seconds
         response = self._client.send(request, stream=True)
         try:
             body = self._body(response, call, deadline)
@@ -217,15 +219,18 @@ class Http:
         return Answer(call, self.title, response.status_code, {k.lower(): v for k, v in response.headers.items()}, body)
 
     def _body(self, response: httpx.Response, call: Call, deadline: float) -> bytes:
-        parts, size = [], 0
-        for part in response.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if self.clock.monotonic() > deadline:
-                raise httpx.ReadTimeout("it answers too slowly", request=response.request)
-            if size > MAX_BYTES:
-                raise httpx.RemoteProtocolError(f"it sent more than {MAX_BYTES >> 20} MiB to {call.what}", request=response.request)
-        return b"".join(parts)
+        body = bytearray()
+        try:
+            for part in response.iter_bytes():
+                body += part
+                if self.clock.monotonic() > deadline:
+                    raise httpx.ReadTimeout("it answers too slowly", request=response.request)
+                if len(body) > MAX_BYTES:
+                    raise httpx.RemoteProtocolError(f"it sent more than {MAX_BYTES >> 20} MiB to {call.what}", request=response.request)
+        except httpx.ReadTimeout:
+            if not call.endless:
+                raise
+        return bytes(body)
 
     def _date(self, text: str) -> None:
         try:

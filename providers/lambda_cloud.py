@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 NAME = "lambda"
 TITLE = "Lambda"
 
-_REQUEST = Limit("request", 1.0)
-_LAUNCH = Limit("launch", 12.0)
+# One a second and one launch in twelve, and a little more: over there the interval is measured on arrival.
+_REQUEST = Limit("request", 1.05)
+_LAUNCH = Limit("launch", 12.5)
 _MAX_NAME = 64
 _ARM = ("gh200",)
 """Types whose processor is an ARM one."""
@@ -56,8 +57,10 @@ class LambdaCloud:
     name = NAME
     startup_script_limit = 1_000_000
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, ssh_port: int = 22) -> None:
         self._http = http
+        self._ssh_port = ssh_port
+        """Lambda says no port, since it is always 22; where an emulation of it listens elsewhere, that is known from outside."""
 
     # --- the market -----------------------------------------------------------------------------------------------------
 
@@ -154,12 +157,16 @@ class LambdaCloud:
         """Return one instance. Raises NotFound."""
         path = f"/api/v1/instances/{quote(instance_id, safe='')}"
         call = Call("get", f"instance {untrusted.line(instance_id, 80)}", "GET", path, limits=(_REQUEST,))
-        return self._http.ask(call, lambda answer: _understood(answer).read(wire.OneMachine)).data.as_instance(self._http.clock.now())
+        return self._http.ask(call, lambda answer: _understood(answer).read(wire.OneMachine)).data.as_instance(
+            self._http.clock.now(), self._ssh_port
+        )
 
     def _list(self) -> list[Instance]:
         call = Call("list", "the list of instances", "GET", "/api/v1/instances", limits=(_REQUEST,))
         now = self._http.clock.now()
-        return [m.as_instance(now) for m in self._http.ask(call, lambda answer: _understood(answer).read(wire.Machines)).data]
+        return [
+            m.as_instance(now, self._ssh_port) for m in self._http.ask(call, lambda answer: _understood(answer).read(wire.Machines)).data
+        ]
 
     # --- ending ---------------------------------------------------------------------------------------------------------
 

@@ -101,17 +101,16 @@ class Machine(Reply):
         """Our tag: the instance's name."""
         return self.name or ""
 
-    @property
-    def address(self) -> SshAddress | None:
+    def address(self, ssh_port: int) -> SshAddress | None:
         """Where SSH will answer, a little after `active`."""
-        return SshAddress(self.ip, 22, "ubuntu") if self.ip and self.status == "active" else None
+        return SshAddress(self.ip, ssh_port, "ubuntu") if self.ip and self.status == "active" else None
 
     @property
     def state(self) -> InstanceState:
         """Nothing can be stopped here; `preempted` and `terminated` are over, `terminating` may still be billed."""
         match self.status:
             case "active":
-                return "running" if self.address is not None else "creating"
+                return "running" if self.ip else "creating"
             case "terminated" | "preempted":
                 return "ended"
             case "terminating" | "unhealthy":
@@ -119,7 +118,7 @@ class Machine(Reply):
             case _:
                 return "creating"
 
-    def as_instance(self, now: datetime) -> Instance:
+    def as_instance(self, now: datetime, ssh_port: int) -> Instance:
         """Return it in the words of the contract."""
         gpu, _gib = from_lambda(self.instance_type.gpu_description)
         return Instance(
@@ -129,7 +128,7 @@ class Machine(Reply):
             usd_per_hour=self.instance_type.usd_per_hour,
             created_at=self._created() or now,
             ended_at=None,
-            address=self.address,
+            address=self.address(ssh_port),
             interrupted=self.status == "preempted",
             detail=self.status,
             gpu=gpu or self.instance_type.gpu_description or None,

@@ -148,6 +148,8 @@ class LocalProvider:
             leader = _leader(folder)
             if leader is not None:
                 _end_group(leader)
+            else:
+                _end_orphans(folder)
             write_atomically(folder / _RECORD, asdict(replace(record, ended_at=iso(before.ended_at or self._clock.now()))))
             for entry in folder.iterdir():
                 if entry.name not in (_RECORD, _POWEROFF):
@@ -238,6 +240,24 @@ def _leader(folder: Path) -> int | None:
         return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
         return None
+
+
+def _end_orphans(folder: Path) -> None:
+    """End what a leader that died left in its process group. Raises StillTerminating when something survives."""
+    try:
+        group = int(json.loads((folder / LEADER).read_text(encoding="utf-8"))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    # The leader's id may have become another session's: only a group that works in this folder is this machine's.
+    if any(_works_in(pid, folder) for pid in living(group)):
+        _end_group(group)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(psutil.Process(pid).cwd()).is_relative_to(folder.resolve())
+    except (OSError, psutil.Error):
+        return False
 
 
 def _stopped_at(folder: Path, created: datetime) -> datetime:

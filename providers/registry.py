@@ -27,6 +27,10 @@ WITHOUT_KEY = ("vastai",)
 """Clouds whose offers anybody may look at."""
 
 
+LAMBDA_SSH_PORT = "LUMINA_LAMBDA_SSH_PORT"
+"""Where the sandbox's Lambda machines answer SSH; the real ones do at 22."""
+
+
 def check_name(name: str) -> None:
     """Raise UsageError for a name that is no provider's, with the nearest one."""
     if name not in NAMES:
@@ -65,10 +69,10 @@ def connect(
     text = None if key is None else key.text
     bucket = Bucket(home / "rates", name, f"{url} {text or ''}", clock)
     http = Http(provider=name, title=cloud.title, base_url=url, key=text, bucket=bucket, clock=clock, transport=transport)
-    return _client(name, http)
+    return _client(name, http, env)
 
 
-def _client(name: str, http: Http) -> Provider:
+def _client(name: str, http: Http, env: Mapping[str, str]) -> Provider:
     match name:
         case "vastai":
             from providers.vastai import VastAi
@@ -81,4 +85,5 @@ def _client(name: str, http: Http) -> Provider:
         case _:
             from providers.lambda_cloud import LambdaCloud
 
-            return LambdaCloud(http)
+            port = env.get(LAMBDA_SSH_PORT, "")
+            return LambdaCloud(http, int(port)) if port.isdecimal() and 0 < int(port) < 65536 else LambdaCloud(http)

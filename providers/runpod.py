@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 from dataclasses import replace
 from datetime import UTC, timedelta
 from decimal import ROUND_CEILING, Decimal
@@ -24,6 +25,7 @@ from lumina_cloud.core.errors import (
     NoCapacity,
     NotFound,
     OutcomeUnknown,
+    ProviderDown,
     StillTerminating,
 )
 from providers import runpod_replies as wire
@@ -46,6 +48,8 @@ NAME = "runpod"
 TITLE = "RunPod"
 IMAGE = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
 COUNTS = (1, 2, 4, 8)
+_LOG_SECONDS = 4.0
+_EVENT = re.compile(rb"\s*(data|id|event|retry)?:")
 
 _MICRO = Decimal("0.000001")
 _READ = Limit("request", 1.0, burst=12)
@@ -170,7 +174,7 @@ class RunPod:
         """Delete the pod, and prove that it is gone. Raises StillTerminating."""
         call = Call("destroy", f"the end of pod {untrusted.line(instance_id, 80)}", "DELETE", _pod_path(instance_id), limits=(_READ,))
         with contextlib.suppress(NotFound):
-            self._http.ask(call, _understood)
+            self._http.ask(call, _deleted)
         try:
             instance = self.get(instance_id)
             if instance.state != "ended":
@@ -209,6 +213,21 @@ class RunPod:
     def box_key(self) -> BoxKey:
         """Return how a pod deletes itself with the key that RunPod gives it alone."""
         return BoxKey("RUNPOD_POD_ID", "RUNPOD_API_KEY", "DELETE", f"{self._http.base_url}/v2/pods/{{id}}")
+
+    def boot_log(self, instance_id: str) -> str:
+        """Return the last lines that the pod printed: a stream of events that is listened to for some seconds."""
+        what, path = f"the log of pod {untrusted.line(instance_id, 80)}", f"{_pod_path(instance_id)}/logs"
+        call = Call("log", what, "GET", path, params={"tail": "1000"}, limits=(_READ,), seconds=_LOG_SECONDS, endless=True)
+
+        def lines(answer: Answer) -> str:
+            body = _understood(answer).body
+            if not body.strip():
+                raise ProviderDown(f"{what} is not there yet", "ask again in some seconds")
+            if not _EVENT.match(body):
+                raise BadReply(f"{TITLE} answered {what} with no stream of events", "ask again")
+            return untrusted.block("\n".join(_events(body)), max_lines=1000)
+
+        return self._http.ask(call, lines)
 
     def clock_skew(self) -> float | None:
         """Return by how many seconds this computer is ahead."""
@@ -292,7 +311,7 @@ def _command(spec: LaunchSpec) -> str:
     if not spec.startup_script:
         return ""
     script = base64.b64encode(spec.startup_script.encode()).decode()
-    start = f'echo {script} | base64 -d > "$HOME/lumina-start.sh"; sh "$HOME/lumina-start.sh" > "$HOME/lumina-start.log" 2>&1 &'
+    start = f'echo {script} | base64 -d > "$HOME/lumina-start.sh"; sh "$HOME/lumina-start.sh" 2>&1 | tee "$HOME/lumina-start.log" &'
     return f"bash -c '{start} if [ -x /start.sh ]; then exec /start.sh; fi; exec sleep infinity'"
 
 
@@ -379,6 +398,12 @@ def _understood(answer: Answer, spec: LaunchSpec | None = None) -> Answer:
     raise _meaning(answer, spec)
 
 
+def _deleted(answer: Answer) -> None:
+    """Take the reply to a delete, which has no body: a web page is somebody else's answer."""
+    if _understood(answer).body.strip():
+        answer.json()
+
+
 def _meaning(answer: Answer, spec: LaunchSpec | None = None) -> LuminaError:
     """Return the error that a problem document means."""
     raw = answer.json_or_none()
@@ -417,6 +442,16 @@ def _quiet(text: str, spec: LaunchSpec | None) -> str:
     clean = untrusted.line(text, 300)
     secrets = () if spec is None else (*spec.env.values(), spec.startup_script)
     return "its words repeat what was sent" if any(len(s) > 3 and s[:40] in clean for s in secrets) else clean
+
+
+def _events(body: bytes) -> Iterator[str]:
+    """Yield the lines in a stream of server-sent events, each a text or an object that holds one."""
+    for line in body.decode("utf-8", "replace").splitlines():
+        if not line.startswith("data:"):
+            continue
+        text = line.removeprefix("data:").strip()
+        found = untrusted.json_object(text) if text.startswith("{") else None
+        yield text if found is None else next((str(found[k]) for k in ("line", "message", "log", "text") if k in found), text)
 
 
 # --- charges -------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
-DEADLINE = "deadline"
-"""Name of the request extension that holds the moment, by `time.monotonic`, at which a request has to be over."""
+SECONDS = "seconds"
+"""Name of the request extension that holds how long a request may take, its reply included. The wire has its own clock."""
 
 CONNECT_SECONDS = 6.0
 
@@ -47,8 +47,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request. Raises httpx.TransportError."""
-        deadline: float = request.extensions[DEADLINE]
-        pool = self._pool(request.url, _Backend(deadline))
+        pool = self._pool(request.url, _Backend(time.monotonic() + request.extensions[SECONDS]))
         outgoing = httpcore.Request(
             method=request.method,
             url=httpcore.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path),

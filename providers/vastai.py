@@ -55,18 +55,20 @@ MAX_TRAFFIC_USD_PER_GB = Decimal("0.05")
 
 _SEARCH_ROWS = 64
 """No search answers more, whatever its limit."""
-_SEARCH_PAGES = 4
+_SEARCH_PAGES = 2
+"""Ten searches a minute are allowed: two commands in a row, each for both kinds of rental, stay below."""
 _LIST_PAGES = 200
 _MICRO = Decimal("0.000001")
 
-_SEARCH = Limit("search", 6.0, burst=8)
-_CREATE = Limit("create", 4.5)
-_DESTROY = Limit("destroy", 3.0)
-_GET = Limit("get", 2.0)
-_LIST = Limit("list", 1.0)
-_CHANGE = Limit("change", 5.5)
-_ACCOUNT = Limit("account", 1.0)
-_CHARGES = Limit("charges", 1.0)
+# Their thresholds, and a little more: over there an interval is measured on arrival.
+_SEARCH = Limit("search", 6.2, burst=9)
+_CREATE = Limit("create", 4.7)
+_DESTROY = Limit("destroy", 3.1)
+_GET = Limit("get", 2.1)
+_LIST = Limit("list", 1.05)
+_CHANGE = Limit("change", 5.7)
+_ACCOUNT = Limit("account", 1.05)
+_CHARGES = Limit("charges", 1.05)
 
 _KINDS: dict[str, ChargeKind] = {"gpu": "gpu", "disk": "storage", "bwd": "traffic", "bwu": "traffic"}
 
@@ -345,7 +347,7 @@ def _offer(ask: wire.Ask, query: OfferQuery, *, bid: bool, now: datetime) -> Off
         interruptible=bid,
         bid_usd_per_hour=gpus if bid else None,
         usd_per_hour_stopped=storage.quantize(_MICRO, ROUND_CEILING),
-        region=ask.geolocation or "",
+        region=(ask.geolocation or "").strip(", "),
         reliability=None if ask.reliability2 is None else min(1.0, ask.reliability2),
         # 1 is a data centre in the site's own listings; the API's documentation does not say so.
         secure=query.secure or ask.hosting_type == 1,

@@ -8,24 +8,35 @@ figure is the median of the pairs' ratios, so that a machine whose speed drifts 
 from __future__ import annotations
 
 import gc
+import json
+import os
+import resource
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from trainer.config import ModelConfig
+from trainer.config import ARCHS, ModelConfig
 from trainer.model import Model, initialise
+from trainer.structure import flops_over_formula, graph_breaks, operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trainer.config import Arch
 
-Step = "Callable[[], torch.Tensor]"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAIRS = 7
+EXPERTS = ("grouped_mm", "batched_mm")
+"""Implementations of experts in `transformers`; the third, a loop, is slower than both."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,18 @@ def make_step(
 
 def make_peer_step(arch: Arch, shape: Shape, dtype: str, *, experts: str = "grouped_mm") -> Callable[[], torch.Tensor]:
     """Return the same for `transformers`: Llama beside dense and mod, Mixtral beside moe and hybrid."""
+    model = _peer(arch, shape, experts)
+    model.to(device(), DTYPES[dtype]).train()
+    inputs, _ = _tokens(shape)
+
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
+        loss = model(input_ids=inputs, labels=inputs, use_cache=False).loss
+        return loss, loss
+
+    return _full_step(model, forward)
+
+
+def _peer(arch: Arch, shape: Shape, experts: str) -> Any:
     import transformers
 
     common: dict[str, Any] = {
@@ -111,19 +134,10 @@ def make_peer_step(arch: Arch, shape: Shape, dtype: str, *, experts: str = "grou
     }
     torch.manual_seed(0)
     if arch in ("dense", "mod"):
-        model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(intermediate_size=shape.d_ff, **common))
-    else:
-        routed = {"num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": True, "experts_implementation": experts}
-        config = transformers.MixtralConfig(intermediate_size=shape.d_ff // 2, **common, **routed)
-        model = transformers.MixtralForCausalLM(config)
-    model.to(device(), DTYPES[dtype]).train()
-    inputs, _ = _tokens(shape)
-
-    def forward() -> tuple[torch.Tensor, torch.Tensor]:
-        loss = model(input_ids=inputs, labels=inputs, use_cache=False).loss
-        return loss, loss
-
-    return _full_step(model, forward)
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(intermediate_size=shape.d_ff, **common))
+    routed = {"num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": True, "experts_implementation": experts}
+    config = transformers.MixtralConfig(intermediate_size=shape.d_ff // 2, **common, **routed)
+    return transformers.MixtralForCausalLM(config)
 
 
 def _tokens(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,6 +157,38 @@ def _full_step(model: torch.nn.Module, forward: Callable[[], tuple[torch.Tensor,
         return loss.detach()
 
     return step
+
+
+def operators_per_layer(config: ModelConfig, shape: Shape) -> float:
+    """Return how many operators one layer adds to a step's forward and backward pass."""
+
+    def counted(n_layers: int) -> int:
+        model = Model(replace(config, n_layers=n_layers))
+        initialise(model, 0)
+        inputs, targets = (part.cpu() for part in _tokens(shape))
+
+        def step() -> None:
+            loss, auxiliary, _ = model(inputs, targets)
+            (loss + auxiliary).backward()
+
+        return operators(step).total()
+
+    return (counted(4) - counted(2)) / 2
+
+
+def peer_operators_per_layer(arch: Arch, shape: Shape) -> float:
+    """Return the same for `transformers`, with whichever implementation of experts dispatches fewest."""
+
+    def counted(n_layers: int, experts: str) -> int:
+        model = _peer(arch, replace(shape, n_layers=n_layers), experts)
+        inputs = _tokens(shape)[0].cpu()
+
+        def step() -> None:
+            model(input_ids=inputs, labels=inputs, use_cache=False).loss.backward()
+
+        return operators(step).total()
+
+    return min((counted(4, experts) - counted(2, experts)) / 2 for experts in EXPERTS)
 
 
 def seconds(step: Callable[[], torch.Tensor]) -> float:
@@ -165,3 +211,151 @@ def ratio(ours: Callable[[], torch.Tensor], theirs: Callable[[], torch.Tensor], 
         a, b = seconds(first), seconds(second)
         measured.append(a / b if first is theirs else b / a)
     return statistics.median(measured)
+
+
+# --- all figures ---------------------------------------------------------------------------------------------------------
+
+
+def measure() -> dict[str, Any]:
+    """Return every figure of the bench; see the keys' meaning in `_MEANING`. Takes some ten minutes on two quiet cores."""
+    small, large = Shape(), Shape(vocab=32_000)
+    speeds = {
+        "fp32": _beside_peer("dense", small, "float32"),
+        "bf16": _beside_peer("dense", small, "bfloat16"),
+        "fp32_32k": _beside_peer("dense", large, "float32"),
+        "bf16_32k": _beside_peer("dense", large, "bfloat16"),
+        "compiled": _beside_peer("dense", small, "float32", compiled=True) if _has_compiler() else None,
+    }
+    counted = Shape(vocab=512, d_model=64, n_heads=4, n_kv_heads=2, d_ff=96, seq_len=32, micro_batch=2)
+    return {
+        "dense_over_transformers": speeds,
+        "moe_over_transformers": min(_beside_peer("moe", small, "float32", experts=experts) for experts in EXPERTS),
+        "mod_over_dense": _beside_own("mod", "dense", small),
+        "hybrid_over_moe": _beside_own("hybrid", "moe", small),
+        "memory_over_transformers": peak_memory("ours", large) / peak_memory("theirs", large),
+        "ops_over_transformers": max(
+            operators_per_layer(model_config(arch, counted), counted) / peer_operators_per_layer(arch, counted) for arch in ARCHS
+        ),
+        "flops_over_formula": {arch: flops_over_formula(model_config(arch, small), seq_len=small.seq_len) for arch in ARCHS},
+        "graph_breaks": {arch: graph_breaks(model_config(arch, counted)) for arch in ARCHS},
+        "data_wait_share": data_wait_share(small),
+        "matmul_share": matmul_share(small),
+    }
+
+
+def _ours(arch: Arch, shape: Shape, dtype: str, *, compiled: bool = False) -> Callable[[], torch.Tensor]:
+    return make_step(arch, dtype=dtype, compiled=compiled, **asdict(shape))
+
+
+def _beside_peer(arch: Arch, shape: Shape, dtype: str, *, compiled: bool = False, experts: str = EXPERTS[0]) -> float:
+    return ratio(_ours(arch, shape, dtype, compiled=compiled), make_peer_step(arch, shape, dtype, experts=experts))
+
+
+def _beside_own(arch: Arch, other: Arch, shape: Shape) -> float:
+    return ratio(_ours(arch, shape, "float32"), _ours(other, shape, "float32"))
+
+
+def _has_compiler() -> bool:
+    """Whether `torch.compile` can make code here: on a CPU it needs a C++ compiler."""
+    return torch.cuda.is_available() or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+
+
+def peak_memory(side: str, shape: Shape) -> float:
+    """Return the bytes that three fp32 dense steps take at their highest, in a process of their own, over what its imports take.
+
+    `side` is `ours` or `theirs`. On a GPU: what torch has allocated at most.
+    """
+    script = f"from trainer.bench import Shape, print_peak; print_peak({side!r}, {shape!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(side: str, shape: Shape) -> None:
+    """Do what `peak_memory` describes, here, and print it."""
+    if side == "theirs":
+        from transformers import LlamaForCausalLM  # noqa: F401  # counted with the imports
+
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    before = _resident_bytes()
+    step = _ours("dense", shape, "float32") if side == "ours" else make_peer_step("dense", shape, "float32")
+    for _ in range(3):
+        step()
+    if torch.cuda.is_available():
+        print(torch.cuda.max_memory_allocated())
+    else:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT - before)
+
+
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def _resident_bytes() -> int:
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
+
+
+def data_wait_share(shape: Shape, *, steps: int = 3) -> float:
+    """Return the share of a dense fp32 step's time that reading its batch from prepared shards takes."""
+    from trainer.batches import Order, Windows
+    from trainer.shards import Index, Shard
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = np.random.default_rng(0).integers(0, shape.vocab, 4_000_000, dtype=np.uint16)
+        tokens.tofile(Path(folder) / "train-00000.bin")
+        index = Index("bench", "bpe", shape.vocab, "uint16", len(tokens), (Shard("train-00000.bin", len(tokens), ""),), ())
+        windows = Windows(Path(folder), index, "train", shape.seq_len)
+        order, step = Order(len(windows), 0), _ours("dense", shape, "float32")
+        step()
+        waited, worked = 0.0, 0.0
+        for number in range(steps):
+            started = time.perf_counter()
+            windows.batch([order[number * shape.micro_batch + row] for row in range(shape.micro_batch)])
+            waited += time.perf_counter() - started
+            worked += seconds(step)
+    return waited / (waited + worked)
+
+
+MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", "aten::_grouped_mm")
+
+
+def matmul_share(shape: Shape) -> float:
+    """Return the share of a dense fp32 step's time that matrix products, attention among them, take."""
+    step = _ours("dense", shape, "float32")
+    step()
+    with torch.profiler.profile() as profile:
+        step()
+    on_gpu = torch.cuda.is_available()
+    spent = {e.key: float(e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in profile.key_averages()}
+    return sum(t for key, t in spent.items() if key.startswith(MATMULS)) / sum(spent.values())
+
+
+def as_json(figures: dict[str, Any]) -> str:
+    """Return the figures as one line."""
+    return json.dumps(figures)
+
+
+_MEANING = {
+    "dense_over_transformers": "dense, tokens/s over transformers' Llama",
+    "moe_over_transformers": "MoE, tokens/s over transformers' Mixtral",
+    "mod_over_dense": "MoD (paper), tokens/s over our dense",
+    "hybrid_over_moe": "hybrid (paper), tokens/s over our MoE",
+    "memory_over_transformers": "peak memory over transformers' Llama, vocabulary 32,000",
+    "ops_over_transformers": "operators a layer over transformers' layer, the largest of the four",
+    "flops_over_formula": "FLOPs executed over the formula",
+    "graph_breaks": "graph breaks of torch.compile",
+    "data_wait_share": "share of the step that waits for data",
+    "matmul_share": "share of the step in matrix products",
+}
+
+
+def as_markdown(figures: dict[str, Any]) -> str:
+    """Return the figures as a table, with the machine they were measured on."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    lines = [f"Measured on {where}, torch {torch.__version__}.", "", "| figure | value |", "| --- | --- |"]
+    for key, value in figures.items():
+        for name, one in value.items() if isinstance(value, dict) else (("", value),):
+            shown = "-" if one is None else f"{one:.4g}"
+            lines.append(f"| {_MEANING[key]}{', ' if name else ''}{name} | {shown} |")
+    return "\n".join(lines)

@@ -35,6 +35,7 @@ Compile = Literal["auto", "on", "off"]
 Device = Literal["cpu", "cuda"]
 
 ARCHS: tuple[Arch, ...] = get_args(Arch)
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 MODELS: tuple[str, ...] = ("debug", "debug200m", "b1", "b7")
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
@@ -264,11 +265,19 @@ def preset(model: str, arch: str, recipe: Recipe = "paper") -> RunConfig:
         raise unknown("arch", arch, ARCHS)
     table = _preset_table()[model]
     shape = ModelConfig(arch=arch, **table["model"])
-    if recipe == "published":
-        shape = replace(shape, mod_every=1, mod_capacity=0.6 if model == "b1" else 0.5)
     training = TrainingConfig(**table["training"])
     config = RunConfig(preset=model, model=shape, training=training, data=DataConfig(**table["data"]))
-    return with_layout(config, LayoutConfig())
+    return with_layout(with_recipe(config, recipe), LayoutConfig())
+
+
+def with_recipe(config: RunConfig, recipe: Recipe) -> RunConfig:
+    """Return `config` with depth routing by a named recipe; nothing changes where none is routed.
+
+    `paper`: every second block, capacity 0.125 (Raposo et al. 2024, section 4.2). `published`: every block, capacity 0.5, for b1 0.6, as
+    the published benchmark says.
+    """
+    every, capacity = (2, 0.125) if recipe == "paper" else (1, 0.6 if config.preset == "b1" else 0.5)
+    return replace(config, model=replace(config.model, mod_every=every, mod_capacity=capacity))
 
 
 FINE_TUNED = "fine-tune"
@@ -439,6 +448,11 @@ def check(config: RunConfig) -> None:
     _check_engine(config)
 
 
+_MOST = {"n_layers": 10_000, "d_model": 1 << 20, "d_ff": 1 << 22, "d_expert": 1 << 22, "vocab": 1 << 24, "n_experts": 1 << 14}
+_MOST |= {"n_heads": 1 << 14, "n_kv_heads": 1 << 14, "seq_len": 1 << 26, "n_gpus": 1 << 20, "d_predictor": 1 << 20}
+"""Beyond these a typing error is certain."""
+
+
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
     may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared"}
@@ -448,6 +462,9 @@ def _check_numbers(config: RunConfig) -> None:
             value = getattr(part, f.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
+            most = _MOST.get(f.name, 10**18)
+            if value > most:
+                raise ConfigError(f.name, value, f"{f.name} is {value:,}, beyond anything that can be trained", f"take at most {most:,}")
             if value < 0 or (value == 0 and f.name not in may_be_zero):
                 raise ConfigError(
                     f.name, value, f"{f.name} is {value}, but must be positive", f"e.g. the preset's own: leave out --set {f.name}"

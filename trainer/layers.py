@@ -86,12 +86,13 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        gate, up = ctx.saved_tensors[0].chunk(2, dim=-1)
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
         if torch.compiler.is_compiling():
             return torch.cat((torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate) * grad), dim=-1)
         # Written where they belong: putting the halves side by side afterwards costs another pass over both. The compiler does not
         # take `out=` into a half, and does not need it.
-        grad_input = torch.empty_like(ctx.saved_tensors[0])
+        grad_input = torch.empty_like(gate_up)
         grad_gate, grad_up = grad_input.chunk(2, dim=-1)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         torch.ops.aten.mul.out(F.silu(gate), grad, out=grad_up)

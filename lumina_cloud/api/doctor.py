@@ -56,7 +56,7 @@ def examine(settings: Settings, connect: Callable[[str], Provider], env: Mapping
         *late,
         _ssh(settings, env),
         _disk(settings),
-        _clock(skews),
+        _clock(skews, rehearsed=env.get("LUMINA_SANDBOX", "") not in ("", "0")),
     ]
     return schema.DoctorDocument(ok=all(check.state != "failed" for check in checks), checks=checks)
 
@@ -67,27 +67,27 @@ def _cloud(name: str, connect: Callable[[str], Provider], env: Mapping[str, str]
         key = credentials.find_key(cloud, env)
         if key is None:
             missing = credentials.missing(cloud, env)
-            yield schema.Check(name=name, state="missing", message=missing.message, hint=missing.hint)
+            yield schema.Check(name=name, provider=name, state="missing", message=missing.message, hint=missing.hint)
             return
         provider = connect(name)
         provider.check()
         if isinstance(provider, HasClock) and (skew := provider.clock_skew()) is not None:
             skews[name] = skew
-        yield schema.Check(name=name, state="ok", message=f"{cloud.title} takes the key from {key.where}", hint="")
+        yield schema.Check(name=name, provider=name, state="ok", message=f"{cloud.title} takes the key from {key.where}", hint="")
         if isinstance(provider, HasBalance):
             yield _balance(name, provider.balance())
     except CredentialsError as error:
-        yield schema.Check(name=name, state="failed", message=error.message, hint=error.hint)
+        yield schema.Check(name=name, provider=name, state="failed", message=error.message, hint=error.hint)
     except LuminaError as error:
         # A cloud that is down is no fault of this computer.
-        yield schema.Check(name=name, state="warning", message=error.message, hint=error.hint)
+        yield schema.Check(name=name, provider=name, state="warning", message=error.message, hint=error.hint)
 
 
 def _balance(name: str, usd: Decimal) -> schema.Check:
     if usd > LOW_BALANCE_USD:
-        return schema.Check(name=f"{name} balance", state="ok", message=f"{money.show(usd)} left to spend", hint="")
+        return schema.Check(name=f"{name} balance", provider=name, state="ok", message=f"{money.show(usd)} left to spend", hint="")
     hint = "top it up before renting: at zero a provider stops machines, and may delete them"
-    return schema.Check(name=f"{name} balance", state="warning", message=f"{money.show(usd)} left to spend", hint=hint)
+    return schema.Check(name=f"{name} balance", provider=name, state="warning", message=f"{money.show(usd)} left to spend", hint=hint)
 
 
 def _trainer() -> Sequence[schema.Check]:
@@ -135,7 +135,7 @@ def _disk(settings: Settings) -> schema.Check:
     return schema.Check(name="disk", state=state, message=message, hint="" if state == "ok" else "weights of a large model need more")
 
 
-def _clock(skews: Mapping[str, float]) -> schema.Check:
+def _clock(skews: Mapping[str, float], *, rehearsed: bool) -> schema.Check:
     if not skews:
         return schema.Check(
             name="clock", state="missing", message="no provider has told the time", hint="it is compared once a key is there"
@@ -145,5 +145,9 @@ def _clock(skews: Mapping[str, float]) -> schema.Check:
     side = "ahead of" if skew > 0 else "behind"
     if abs(skew) <= WRONG_CLOCK_SECONDS:
         return schema.Check(name="clock", state="ok", message=f"within {max(1.0, abs(skew)):.0f} s of {name}'s", hint="")
+    if rehearsed:
+        return schema.Check(
+            name="clock", state="warning", message=f"{abs(skew):.0f} s {side} {name}'s", hint="the sandbox's time is its own (--time-scale)"
+        )
     hint = "set it (timedatectl set-ntp true): deadlines and charges are reckoned by it"
     return schema.Check(name="clock", state="failed", message=f"{abs(skew):.0f} s {side} {name}'s", hint=hint)

@@ -8,22 +8,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import planning, schema
-from lumina_cloud.core import money
-from lumina_cloud.core.errors import RefusedError, UsageError
+from lumina_cloud.api import budgets, planning, schema
+from lumina_cloud.core import money, untrusted
+from lumina_cloud.core.errors import NoCapacity, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
 from lumina_cloud.runs import caps
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
 from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
+from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from decimal import Decimal
 
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
     from lumina_cloud.ledger import Ledger, PlanRecord
+
+
+MAX_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,21 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """What a run's money is for, as costs can be shown by it."""
+
+    project: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A launch that passed every check: what would be rented, and the most it could cost."""
 
     planned: Planned
     row: planner.Row
     cap: caps.Cap
+    purpose: Purpose = Purpose()
 
     def as_document(self) -> schema.DryRun:
         """Return it as `--dry-run --json` prints it."""
@@ -77,7 +91,17 @@ def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
     return request, wanted
 
 
-def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+def purpose_of(project: str | None, labels: Sequence[str]) -> Purpose:
+    """Return what `--project` and `--label` mean. Raises UsageError for text that cannot stand in a table."""
+    for option, text in (("--project", project), *(("--label", label) for label in labels)):
+        if text is not None and (not 0 < len(text) <= MAX_NAME or text != untrusted.line(text).strip()):
+            raise UsageError(
+                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", "e.g. --label team=vision"
+            )
+    return Purpose(project or "", tuple(dict.fromkeys(labels)))
+
+
+def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, purpose: Purpose | None = None) -> Prepared:
     """Plan the request and pass every check that can be made before renting.
 
     Raises UsageError, DataError, CredentialsError, or RefusedError when it does not fit or could exceed its cap.
@@ -100,7 +124,9 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
     cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high)
     caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
-    return Prepared(planned, row, cap)
+    made = Prepared(planned, row, cap, purpose or Purpose())
+    budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
+    return made
 
 
 def _check_provider(session: Session, name: str) -> None:
@@ -127,10 +153,11 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
     else:
         machine = first.machine
         several = f" --count {machine.count}" if machine.count > 1 else ""
-        hint = (
-            f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch} --gpu {machine.gpu.name}{several}"
-            "\na machine of several GPUs: --count 8"
-        )
+        where = f" --provider {wanted.provider}" if wanted.provider else ""
+        kind = "" if machine.provider == "local" else f" --gpu {machine.gpu.name}{several}"
+        hint = f"the largest preset that fits it is {largest}: lumina launch {largest} --arch {first.arch}{where}{kind}"
+        if machine.provider != "local":
+            hint += "\na machine of several GPUs: --count 8"
     raise RefusedError(
         f"{first.model} {first.arch} does not fit {first.machine.count} x {first.machine.gpu.name}: "
         f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",
@@ -157,8 +184,8 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
     """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError."""
     row, machine = prepared.row, prepared.row.machine
     config = row.estimate.config
-    taken = set(session.ledger.run_names())
-    run_id = next(name for name in iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "") if name not in taken)
+    names = iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "")
+    run_id = next(name for name in names if session.ledger.run(name) is None)
     source = config.data.source
     run = RunRecord(
         run_id=run_id,
@@ -183,8 +210,12 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         stop_requested_at=None,
         progress={},
         result={},
+        project=prepared.purpose.project,
+        labels=list(prepared.purpose.labels),
     )
     with session.ledger.transaction() as tx:
+        # Asked again where nobody else can write: of two launches at once only those that fit the budget begin.
+        budgets.refuse_beyond(budgets.Known.of_transaction(tx, run.created_at), run.project, run.usd_cap, run.created_at)
         tx.add_run(run)
         tx.update_run(run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
@@ -216,8 +247,16 @@ def resumed_cap(run: RunRecord, limits: Limits, spent: Decimal) -> caps.Cap:
     return caps.Cap(cap, caps.seconds_for(cap, run.usd_per_hour))
 
 
+def at_todays_price(session: Session, run: RunRecord) -> RunRecord:
+    """Return the run with what its kind of machine costs now. Raises NoCapacity when there is none."""
+    offers = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count))
+    if not offers:
+        raise NoCapacity(f"{run.provider} offers no {run.count} x {run.gpu} now", "try again later: the run and its checkpoint are kept")
+    return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offers))
+
+
 def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> None:
-    """Take up a failed or stopped run again. Raises UsageError, RefusedError, LedgerError."""
+    """Take up a failed or stopped run again, at its `usd_per_hour`. Raises UsageError, RefusedError, LedgerError."""
     cap = resumed_cap(run, limits, spent)
     state = next_run_state(run.state, "resume")
     with ledger.transaction() as tx:
@@ -227,6 +266,7 @@ def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> No
             reason="",
             ended_at=None,
             stop_requested_at=None,
+            usd_per_hour=run.usd_per_hour,
             usd_cap=cap.usd,
             seconds_cap=cap.seconds,
             progress={},

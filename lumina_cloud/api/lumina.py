@@ -13,36 +13,39 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lumina_cloud.api import doctor, launching, market, planning, schema, settings, views
-from lumina_cloud.api.following import Follower
+# Planner, controller and providers are imported where they are used: a verb that only reads does not wait for them.
+from lumina_cloud.api import settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, ProviderError, UsageError
+from lumina_cloud.core.errors import LedgerError, LuminaError, ProviderError, UsageError
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.remote.local_box import LocalBox
-from lumina_cloud.runs.context import Context, Silent
-from lumina_cloud.runs.controller import Controller
 from lumina_cloud.runs.states import ACTIVE
-from providers import registry
-from providers.contract import LocalAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from decimal import Decimal
     from types import TracebackType
 
+    from lumina_cloud.api import market, schema
     from lumina_cloud.api.following import Listener
-    from lumina_cloud.api.launching import Limits, Prepared
+    from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.remote.box import Box
+    from lumina_cloud.runs.controller import Controller
     from lumina_cloud.runs.workloads import WorkloadRequest
     from providers.contract import Address, OfferQuery, Provider
 
-CostKey = Literal["model", "arch", "provider", "gpu", "month"]
+CostKey = Literal["model", "arch", "provider", "gpu", "project", "label", "day", "week", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
+
+STATUS_RUNS = 50
+"""Runs that `status` shows when there are more, beside those that go on."""
 
 LEAST_FREE_BYTES = 64 << 20
 """Below this no run is started: its log and results could not be kept."""
@@ -54,10 +57,20 @@ class Lumina:
     def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
         self.settings = settings.load()
         self.clock = clock or SystemClock()
+        self._env = os.environ
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
+        self._listener = listener
         self.session = Session(self.settings, self.ledger, self.clock, self.provider)
-        self.controller = Controller(
+
+    @cached_property
+    def controller(self) -> Controller:
+        """Return what drives this ledger's runs."""
+        from lumina_cloud.api.following import Follower
+        from lumina_cloud.runs.context import Context, Silent
+        from lumina_cloud.runs.controller import Controller
+
+        return Controller(
             Context(
                 ledger=self.ledger,
                 connect=self.provider,
@@ -65,7 +78,7 @@ class Lumina:
                 clock=self.clock,
                 home=self.settings.home,
                 python=sys.executable,
-                reporter=Silent() if listener is None else Follower(listener, self.ledger, self.clock),
+                reporter=Silent() if self._listener is None else Follower(self._listener, self.ledger, self.clock),
             )
         )
 
@@ -73,7 +86,17 @@ class Lumina:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(LuminaError):
+            # Telling comes last: nothing waits for it, and nothing fails by it.
+            self._tell()
         self.ledger.close()
+
+    def _tell(self) -> None:
+        """Send what the user is to be told, if there is a way and something to tell."""
+        if self.settings.webhook:
+            from lumina_cloud.api import notifying
+
+            notifying.tell(self.session)
 
     def provider(self, name: str) -> Provider:
         """Return a provider's client. Raises UsageError for an unknown name, CredentialsError where its key is missing."""
@@ -82,12 +105,14 @@ class Lumina:
         return self._providers[name]
 
     def _connect(self, name: str, *, need_key: bool = True) -> Provider:
+        from providers import registry
+
         return registry.connect(
             name,
             home=self.settings.home,
             local_usd_per_hour=self.settings.local_usd_per_hour,
             clock=self.clock,
-            env=os.environ,
+            env=self._env,
             urls=self.settings.urls,
             need_key=need_key,
         )
@@ -100,53 +125,88 @@ class Lumina:
 
     def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False) -> Planned:
         """Plan a workload and keep the plan. With `live` on what the markets offer now. Raises UsageError, DataError, LedgerError."""
+        from lumina_cloud.api import planning
+
         looked = self._look if live else None
-        return planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked)
+        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True)
+        planning.keep(self.session, planned)
+        return planned
 
     def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, schema.OffersDocument]:
         """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
+        from lumina_cloud.api import market
+
         found = self._look(wanted, provider)
         return found, market.document(found, self.clock.now())
 
     def prices(self, gpu: str | None = None, provider: str | None = None, days: float = 30.0) -> schema.PricesDocument:
         """Return the price book beside what the markets asked whenever they were looked at."""
+        from lumina_cloud.api import market
+
         return market.history(self.session, gpu, provider, days)
 
     def doctor(self) -> schema.DoctorDocument:
         """Check providers, SSH, disk and clock."""
-        return doctor.examine(self.settings, self._connect, os.environ)
+        from lumina_cloud.api import doctor
+
+        return doctor.examine(self.settings, self._connect, self._env)
 
     def _look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
+        from lumina_cloud.api import market
+
         found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())
         market.remember(self.ledger, found)
         return found
 
-    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits) -> Prepared:
+    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, purpose: Purpose | None = None) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
+        from lumina_cloud.api import launching, planning
+
         self._need_disk()
-        self.controller.settle()
-        return launching.prepare(self.session, request, wanted, limits)
+        self.settle()
+        prepared = launching.prepare(self.session, request, wanted, limits, purpose)
+        # Only now: what was refused is not what `lumina launch` without a model should take.
+        planning.keep(self.session, prepared.planned)
+        return prepared
 
     def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
         """Return what a kept plan, by default the last, asked for."""
+        from lumina_cloud.api import launching
+
         return launching.request_from_plan(self.ledger, plan_id)
 
     def launch(self, prepared: Prepared) -> RunRecord:
         """Write the run down and drive it until its trainer works on the machine. Returns the run."""
-        run = launching.begin(self.session, prepared)
-        return self.controller.follow(run.run_id, until=_at_work)
+        return self.start(self.begin(prepared).run_id)
+
+    def begin(self, prepared: Prepared) -> RunRecord:
+        """Write the run down; nothing is rented before `start`, or any other command, drives it."""
+        from lumina_cloud.api import launching
+
+        return launching.begin(self.session, prepared)
+
+    def start(self, run_id: str) -> RunRecord:
+        """Drive a run until its trainer works on the machine. Returns it."""
+        return self.controller.follow(run_id, until=_at_work)
 
     def resume(self, run_id: str, limits: Limits) -> RunRecord:
         """Take a failed or stopped run up again from its last checkpoint, in a new rental of the same run."""
-        self._need_disk()
-        self.controller.settle()
-        run = self.find(run_id)
-        launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
-        return self.controller.follow(run.run_id, until=_at_work)
+        from lumina_cloud.api import launching
 
-    def check_resumable(self, run: RunRecord, limits: Limits) -> None:
-        """Raise UsageError or RefusedError when `resume` would refuse."""
+        self._need_disk()
+        self.settle()
+        run = self.check_resumable(self.find(run_id), limits)
+        launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
+        return self.start(run.run_id)
+
+    def check_resumable(self, run: RunRecord, limits: Limits) -> RunRecord:
+        """Return the run at today's price. Raises UsageError, RefusedError or NoCapacity when `resume` would refuse."""
+        from lumina_cloud.api import launching
+
         launching.resumed_cap(run, limits, self.ledger.spent(run.run_id))
+        priced = launching.at_todays_price(self.session, run)
+        launching.resumed_cap(priced, limits, self.ledger.spent(run.run_id))
+        return priced
 
     def follow(self, run_id: str) -> RunRecord:
         """Follow a run to its end. Returns it."""
@@ -166,46 +226,121 @@ class Lumina:
 
     def find(self, name: str) -> RunRecord:
         """Return the run of that name, unique prefix, or `last`. Raises UsageError when there is none or several."""
-        names = self.ledger.run_names()
-        if name == "last" and names:
-            return self._run(self.ledger.runs()[0].run_id)
-        matches = [name] if name in names else [n for n in names if n.startswith(name)]
+        if name == "last":
+            newest = self.ledger.runs(limit=1)
+            if newest:
+                return newest[0]
+        exact = self.ledger.run(name)
+        if exact is not None:
+            return exact
+        matches = self.ledger.names_beginning(name)
         if len(matches) == 1:
             return self._run(matches[0])
         if matches:
-            raise UsageError(f"{name!r} could be {', '.join(sorted(matches)[:6])}", "type more of the name")
-        raise _unknown_run(name, names)
+            raise UsageError(f"{name!r} could be {', '.join(matches[:6])}", "type more of the name")
+        raise _unknown_run(name, self.ledger.run_names())
 
-    def status(self) -> schema.StatusDocument:
-        """Return what is running and what it has cost."""
+    def status(self, *, everything: bool = False) -> schema.StatusDocument:
+        """Return what is running and what it has cost: runs that go on and the newest others, or all of them."""
+        from lumina_cloud.api import schema, views
 
-        self.controller.settle()
+        self.settle()
         now, open_rentals = self.clock.now(), self.ledger.open_rentals()
-        charges = self.ledger.charges()
+        newest = self.ledger.runs(limit=None if everything else STATUS_RUNS + 1)
+        more = not everything and len(newest) > STATUS_RUNS
+        shown = {run.run_id: run for run in (newest[:STATUS_RUNS] if more else newest)}
+        if more:
+            shown |= {run.run_id: run for run in self.ledger.runs(ACTIVE)}
+        charges = self.ledger.charges_of(shown)
         runs = []
-        for run in self.ledger.runs():
+        for run in sorted(shown.values(), key=lambda r: r.created_at, reverse=True):
             mine = [r for r in open_rentals if r.run_id == run.run_id]
-            spent = views.running_cost([c for c in charges if c.run_id == run.run_id], mine, now)
-            runs.append(views.run_status(run, spent, now))
-        return schema.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals])
+            runs.append(views.run_status(run, views.running_cost(charges[run.run_id], mine, now), now))
+        return schema.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals], more=more)
 
     def results(self, name: str) -> schema.ResultsDocument:
         """Return planned beside actual for one run."""
-        self.controller.settle()
+        from lumina_cloud.api import views
+
+        self.settle()
         run = self.find(name)
         return views.results(run, self.ledger.charges(run.run_id), self.ledger.artifacts(run.run_id), self.ledger.spent(run.run_id))
+
+    def sample(
+        self, name: str, prompt: str, *, max_new_tokens: int = 100, temperature: float = 0.0, seed: int = 0
+    ) -> schema.SampleDocument:
+        """Return what a run's model writes after a prompt. `name` may also be a results folder or a checkpoint."""
+        from lumina_cloud.api import schema, weights
+
+        folder = self._weights_folder(name)
+        text = weights.sample(folder, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return schema.SampleDocument(run=name, prompt=prompt, text=text)
+
+    def weights(self, name: str, target: Path, *, dtype: str = "float32") -> schema.WeightsDocument:
+        """Write a run's model for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
+        from lumina_cloud.api import schema, weights
+
+        said = weights.export(self._weights_folder(name), target, dtype=dtype)
+        return schema.WeightsDocument(run=name, path=str(target), load=said)
+
+    def _weights_folder(self, name: str) -> Path:
+        if (Path(name) / "run.json").is_file():
+            return Path(name)
+        from lumina_cloud.api import weights
+
+        self.controller.settle()
+        return weights.folder_of(self.find(name))
 
     def metrics(self, name: str) -> list[MetricRecord]:
         """Return a run's steps."""
         return self.ledger.metrics(self.find(name).run_id)
 
     def costs(self, by: str) -> schema.CostsDocument:
-        """Return spending by model, arch, provider, gpu or month. Raises UsageError for another key."""
-        self.controller.settle()
-        return views.costs(by, self.ledger.costs(_cost_key(by)))
+        """Return spending under each value of a key, in all, and where this month is going. Raises UsageError for another key."""
+        from lumina_cloud.api import budgets, views
+
+        key = _cost_key(by)
+        self.settle()
+        total = self.ledger.spending("all")
+        return views.costs(key, self.ledger.costs(key), total[0] if total else None, budgets.forecast(self.ledger, self.clock.now()))
+
+    def compare(self, names: Sequence[str]) -> schema.ComparisonDocument:
+        """Return runs side by side, in the order in which they are named. Raises UsageError for an unknown one."""
+        from lumina_cloud.api import comparing
+
+        self.settle()
+        return comparing.compare(self.ledger, list({run.run_id: run for run in map(self.find, names)}.values()))
+
+    def check_costs(self, since: str | None = None) -> schema.CheckDocument:
+        """Compare the ledger with what the providers have billed. Raises UsageError for a malformed day, ProviderError."""
+        from lumina_cloud.api import checking
+
+        self.settle()
+        return checking.check(self.session, checking.first_day(since, self.clock.now()))
+
+    def budget(self) -> schema.BudgetDocument:
+        """Return the caps on months and projects, and what is left of them."""
+        from lumina_cloud.api import budgets
+
+        self.settle()
+        return budgets.document(self.ledger, self.clock.now())
+
+    def set_budget(self, usd: Decimal, *, project: str = "", month: str = "") -> None:
+        """Set the most that a project, or all together, may cost in a month, or in every month. Raises UsageError."""
+        from lumina_cloud.api import budgets
+
+        budgets.set_budget(self.ledger, project, month, usd, self.clock.now())
+
+    def remove_budget(self, *, project: str = "", month: str = "") -> None:
+        """Remove a cap. Raises UsageError when there is none."""
+        from lumina_cloud.api import budgets
+
+        budgets.remove_budget(self.ledger, project, month)
 
     def log_chunk(self, run: RunRecord, offset: int) -> bytes:
         """Return more of a run's log from byte `offset`: from its machine while it lives, else from its folder."""
+        from lumina_cloud.api import views
+
         for rental in self.ledger.rentals(run.run_id):
             if rental.instance_id is not None and rental.state not in ("ended", "lost"):
                 instance = self.provider(rental.provider).get(rental.instance_id)
@@ -215,12 +350,15 @@ class Lumina:
 
     def spent(self, run: RunRecord) -> Decimal:
         """Return what a run has cost so far, open rentals up to this moment."""
+        from lumina_cloud.api import views
+
         rentals = [r for r in self.ledger.rentals(run.run_id) if r.ended_at is None]
         return views.running_cost(self.ledger.charges(run.run_id), rentals, self.clock.now())
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""
-        self.controller.settle()
+        if self.ledger.runs(ACTIVE, limit=1):
+            self.controller.settle()
 
     # --- small things ---------------------------------------------------------------------------------------------------
 
@@ -239,13 +377,17 @@ class Lumina:
 
 
 def _open_box(address: Address) -> Box:
+    from lumina_cloud.remote.local_box import LocalBox
+    from providers.contract import LocalAddress
+
     if not isinstance(address, LocalAddress):
         raise ProviderError(f"this release has no way to a machine at {address.host}", "end it: lumina stop RUN")
     return LocalBox(address.folder)
 
 
 def _at_work(run: RunRecord) -> bool:
-    return run.state not in ("provisioning", "preparing") or bool(run.progress)
+    """Whether a launch may return: the trainer works. A run that is ending is followed until its machine is gone."""
+    return run.state == "training" or (run.state == "preparing" and bool(run.progress))
 
 
 def _unknown_run(name: str, names: list[str]) -> UsageError:

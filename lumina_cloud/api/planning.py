@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from lumina_cloud.api import market, schema
+from lumina_cloud.api import cpu_benchmark, market, schema
 from lumina_cloud.catalog import gpus, prices
-from lumina_cloud.core import money, units
+from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.ledger import PlanRecord
+from lumina_cloud.planner import explain, published, recipes
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.planner import published
 from lumina_cloud.runs import workloads
 from providers import registry
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from lumina_cloud.api.session import Session
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.planner.estimate import Interval, MoneyInterval
@@ -54,7 +49,7 @@ class MachineFilter:
         """
         if said.gpu is not None:
             return MachineFilter(said.provider or self.provider, said.gpu, said.count or 1)
-        if said.provider is not None:
+        if said.provider not in (None, self.provider):
             return said
         return MachineFilter(self.provider, self.gpu, said.count or self.count)
 
@@ -66,10 +61,15 @@ class Planned:
     document: schema.PlanDocument
     plan: planner.Plan
     workloads: Workloads
+    record: PlanRecord
+    """For the ledger; see `keep`."""
 
 
-def machines(settings: Settings, wanted: MachineFilter) -> list[planner.Machine]:
-    """Return the machines that can be planned on, with their prices. Raises UsageError for unknown names."""
+def machines(settings: Settings, wanted: MachineFilter, *, measure: str | None = None) -> list[planner.Machine]:
+    """Return the machines that can be planned on, with their prices. Raises UsageError for unknown names.
+
+    `measure` names a precision in which this computer's processor is measured, if it is asked for and was not yet.
+    """
     if wanted.provider is not None:
         registry.check_name(wanted.provider)
     gpu = None if wanted.gpu is None else gpus.resolve(wanted.gpu).name
@@ -80,29 +80,34 @@ def machines(settings: Settings, wanted: MachineFilter) -> list[planner.Machine]
         )
         for p in book.prices
     ]
-    found.append(local_machine(settings.local_usd_per_hour))
+    asked_for = wanted.provider == "local" or gpu == gpus.CPU
+    found.append(local_machine(settings, measure=measure if asked_for else None))
     if wanted.count is not None and wanted.count < 1:
         raise UsageError(f"--count is {wanted.count}, but must be at least 1", "e.g. --count 2")
     return [m for m in found if wanted.provider in (None, m.provider) and gpu in (None, m.gpu.name) and wanted.count in (None, m.count)]
 
 
-def local_machine(usd_per_hour: Decimal) -> planner.Machine:
-    """Return this computer as a machine: its usable cores and what memory is free now."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cpu = gpus.cpu(cores=cores, memory_gib=units.gib(psutil.virtual_memory().available))
-    return planner.Machine(provider="local", gpu=cpu, count=1, usd_per_hour=usd_per_hour, interruptible=False)
+def local_machine(settings: Settings, *, measure: str | None = None) -> planner.Machine:
+    """Return this computer as a machine: its usable cores, what memory is free now, and what was measured of it."""
+    cpu = cpu_benchmark.local_cpu(settings.home, measure=measure)
+    return planner.Machine(provider="local", gpu=cpu, count=1, usd_per_hour=settings.local_usd_per_hour, interruptible=False)
 
 
 Look = Callable[["OfferQuery", "str | None"], "market.Market"]
 """Asks the markets: a query, and one provider or all of them."""
 
 
-def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None) -> Planned:
-    """Plan, and keep the plan in the ledger; with `look` on live offers. Raises UsageError, DataError, LedgerError."""
+def make_plan(
+    session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None, *, measure: bool = False
+) -> Planned:
+    """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
+
+    With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
+    """
     built = workloads.build(request)
     notes: list[str] = []
     if look is None:
-        available = machines(session.settings, wanted)
+        available = machines(session.settings, wanted, measure=built.configs[0].training.precision if measure else None)
         if not available:
             raise no_price(wanted)
     else:
@@ -115,9 +120,13 @@ def make_plan(session: Session, request: WorkloadRequest, wanted: MachineFilter,
         request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu, "count": wanted.count},
         result=document.model_dump(mode="json"),
     )
+    return Planned(document, result, built, record)
+
+
+def keep(session: Session, planned: Planned) -> None:
+    """Write a plan down, so that it can be launched by its id, or as the last one. Raises LedgerError."""
     with session.ledger.transaction() as tx:
-        tx.add_plan(record)
-    return Planned(document, result, built)
+        tx.add_plan(planned.record)
 
 
 def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: Workloads) -> tuple[list[planner.Machine], list[str]]:
@@ -163,12 +172,20 @@ def _live_notes(found: market.Market, disk_gb: int) -> list[str]:
     return notes
 
 
+def explanation(planned: Planned) -> list[str]:
+    """Return the derivation of the recommended row, of the best row where none is, line by line."""
+    best = planned.plan.recommendation
+    chosen = planned.plan.rows[0] if best is None else best.row
+    title = f"{chosen.model} {chosen.arch} on {chosen.machine.count} x {chosen.machine.gpu.name} at {chosen.machine.provider}"
+    return [title, *explain.plan_lines(chosen)]
+
+
 def no_price(wanted: MachineFilter) -> UsageError:
     """Return the error for machines that no price is known of."""
     kind = f"{wanted.count} x {wanted.gpu or 'any GPU'}" if wanted.count else wanted.gpu
-    what = " ".join(part for part in (kind, f"at {wanted.provider}" if wanted.provider else None) if part)
+    what = " ".join(part for part in (kind or "any machine", f"at {wanted.provider}" if wanted.provider else None) if part)
     where = "which is this computer's CPU: leave out --gpu" if wanted.provider == "local" else "add one to config.toml ([[prices]])"
-    return UsageError(f"no price is known for {what or 'any machine'}", f"leave out --gpu or --provider to see what there is, or {where}")
+    return UsageError(f"no price is known for {what}", f"leave out --gpu or --provider to see what there is, or {where}")
 
 
 # --- documents -----------------------------------------------------------------------------------------------------------
@@ -180,6 +197,7 @@ def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, 
         plan=f"p-{short_id(6)}",
         workloads=[workload(config) for config in built.configs],
         rows=[row(r) for r in result.rows],
+        recipes=[_recipe(r) for r in recipes.recipes(built.configs, result, built.fixed)],
         published=[
             schema.Published(
                 model=p.model,
@@ -217,6 +235,29 @@ def row(r: planner.Row) -> schema.PlanRow:
         basis=e.basis,
         memory_gib=interval(e.memory_gib),
         usable_memory_gib=round(e.usable_memory_gib, 3),
+        tokens_per_second=interval(e.tokens_per_second),
+        hours=interval(e.hours),
+        usd=money_interval(e.usd),
+        loss=interval(e.loss),
+        memory_upper_gib=round(e.memory_upper_gib, 3),
+        hours_by_part={} if e.parts is None else asdict(e.parts),
+        usd_by_part={} if e.costs is None else {name: money.text(usd) for name, usd in asdict(e.costs).items()},
+        checkpoint_gib=e.checkpoint_gib,
+        checkpoint_minutes_best=e.checkpoint_minutes_best,
+    )
+
+
+def _recipe(r: recipes.RecipeRow) -> schema.RecipeRow:
+    e = r.estimate
+    return schema.RecipeRow(
+        arch=r.arch,
+        recipe=r.recipe,
+        mod_every=r.mod_every,
+        mod_capacity=r.mod_capacity,
+        flops_saved=round(r.flops_saved, 4),
+        gpu=r.machine.gpu.name,
+        count=r.machine.count,
+        provider=r.machine.provider,
         tokens_per_second=interval(e.tokens_per_second),
         hours=interval(e.hours),
         usd=money_interval(e.usd),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.runs import workloads
+from lumina_cloud.runs import weights_to_start_from, workloads
 from lumina_cloud.runs.workloads import WorkloadRequest
 
 
@@ -26,11 +26,28 @@ class Options:
     settings: list[str] = field(default_factory=list)
     """`NAME=VALUE` texts."""
     config_file: str | None = None
+    recipe: str | None = None
+    init_from: str | None = None
 
 
-def workload_request(model: str, options: Options) -> WorkloadRequest:
-    """Return the request that the options mean. Raises UsageError for an unknown architecture or a malformed setting."""
-    return narrowed_request(WorkloadRequest(model=model), options)
+_TWICE = {"tokens": "tokens", "unique_tokens": "unique_tokens", "global_batch": "global_batch_tokens", "seed": "seed"}
+"""Options that a setting of `--set` says too."""
+
+
+def workload_request(model: str | None, options: Options) -> WorkloadRequest:
+    """Return the request that the options mean; with weights to start from, the model may be left to them.
+
+    Raises UsageError for an unknown architecture, a malformed setting, or when nothing says which model; DataError for weights that
+    can't be used.
+    """
+    if options.init_from is None:
+        if model is None:
+            raise UsageError("nothing says which model", "give debug, debug200m, b1 or b7, or --init-from DIR")
+        return narrowed_request(WorkloadRequest(model=model), options)
+    arch = workloads.arch_of(options.init_from)
+    if options.arch is not None and options.arch != arch:
+        raise UsageError(f"the weights in {options.init_from!r} are {arch}, and --arch says {options.arch}", "leave out --arch")
+    return narrowed_request(WorkloadRequest(model=model or workloads.FINE_TUNED, archs=(arch,)), options)
 
 
 def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest:
@@ -41,11 +58,21 @@ def narrowed_request(base: WorkloadRequest, options: Options) -> WorkloadRequest
         "unique_tokens": options.unique_tokens,
         "epochs": options.epochs,
         "global_batch": options.global_batch,
-        "data": options.data,
+        "data": None if options.data is None else workloads.absolute_source(options.data),
         "seed": options.seed,
-        "settings": tuple({**dict(base.settings), **_settings(options)}.items()),
+        "recipe": options.recipe,
+        "init_from": None if options.init_from is None else str(weights_to_start_from.absolute(options.init_from)),
     }
-    return replace(base, **{name: value for name, value in given.items() if value is not None})
+    said = _settings(options)
+    for name, setting in _TWICE.items():
+        if given[name] is not None and setting in said and str(given[name]) != said[setting]:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {given[name]} and --set {setting}={said[setting]} say two things", "leave one of them out")
+    kept = {name: value for name, value in given.items() if value is not None}
+    # What is said now stands over what a plan had said, whichever way either was said.
+    settings = {k: v for k, v in base.settings if not any(_TWICE[name] == k for name in kept if name in _TWICE)}
+    cleared = {name: None for name, setting in _TWICE.items() if setting in said}
+    return replace(base, **{**cleared, **kept, "settings": tuple({**settings, **said}.items())})
 
 
 def _settings(options: Options) -> dict[str, str]:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 class Document(BaseModel):
     """Root of all documents: fixed once built."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built when first used: a command that prints one document does not wait for the others.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Range(Document):
@@ -59,6 +60,15 @@ class PlanRow(Document):
     hours: Range
     usd: MoneyRange
     loss: Range
+    memory_upper_gib: float
+    """Per GPU, not exceeded in 95 cases of 100: what `fits` goes by."""
+    hours_by_part: dict[str, float]
+    """As expected: start_up, data, warm_up, training, checkpoints, transfer, evaluation, interruptions."""
+    usd_by_part: dict[str, str]
+    """As expected: rental, storage, traffic."""
+    checkpoint_gib: float
+    checkpoint_minutes_best: float | None
+    """Between checkpoints, where the machine may be interrupted."""
 
 
 class Published(Document):
@@ -107,16 +117,55 @@ class Workload(Document):
     data: str
 
 
+class RecipeRow(Document):
+    """One way of routing blocks over depth, on the machine that the plan puts first."""
+
+    arch: str
+    recipe: str
+    mod_every: int
+    mod_capacity: float
+    flops_saved: float
+    """Share of the training FLOPs of the same model without depth routing."""
+    gpu: str
+    count: int
+    provider: str
+    tokens_per_second: Range
+    hours: Range
+    usd: MoneyRange
+    loss: Range
+
+
 class PlanDocument(Document):
     """`lumina plan --json`."""
 
     plan: str
     workloads: list[Workload]
     rows: list[PlanRow]
+    recipes: list[RecipeRow] = []
+    """Both recipes of the depth-routed architectures."""
     published: list[Published]
     recommendation: Recommended | None
     refused: list[str]
     notes: list[str]
+    explanation: list[str] = []
+    """The derivation of the recommended row (of the first, where none is), if it was asked for; it is not kept in the ledger."""
+
+
+class SampleDocument(Document):
+    """`lumina sample --json`."""
+
+    run: str
+    prompt: str
+    text: str
+
+
+class WeightsDocument(Document):
+    """`lumina weights --json`."""
+
+    run: str
+    path: str
+    load: str
+    """How `transformers` loads it."""
 
 
 class LaunchDocument(Document):
@@ -137,6 +186,13 @@ class DryRun(Document):
     usd_cap: str
     hours_cap: float
     config: dict[str, Any]
+
+
+class LogLine(Document):
+    """`lumina logs --json`: one line of a run's log."""
+
+    run: str
+    line: str
 
 
 class RunStatus(Document):
@@ -175,6 +231,8 @@ class StatusDocument(Document):
 
     runs: list[RunStatus]
     rentals: list[RentalStatus]
+    more: bool = False
+    """There are older runs that are not shown; `--all` shows them."""
 
 
 class Outcome(Document):
@@ -215,13 +273,55 @@ class ResultsDocument(Document):
     log_tail: str
 
 
+class LostMoney(Document):
+    """Money that trained nothing, apart from training money."""
+
+    boot: str
+    """Machines that trained later, before their first step."""
+    failed: str
+    """Machines that never came to train."""
+    interrupted: str
+    """Work that an interruption threw away."""
+    idle: str
+    """Machines whose work was over."""
+    storage: str
+    traffic: str
+    other: str
+
+
 class CostRow(Document):
-    """Money by one key."""
+    """Money by one key. Figures that nothing is known of yet are None."""
 
     key: str
     usd: str
     hours: float
     runs: int
+    usd_training: str
+    usd_lost: str
+    lost: LostMoney
+    usd_billed: str
+    """How much of it a provider has billed; the rest is metered by us."""
+    tokens: int
+    usd_per_billion_tokens: str | None
+    loss_drop: float
+    usd_per_loss: str | None
+    """Dollars a unit by which the validation loss fell."""
+    planned_usd: str | None
+    """What the plans of those runs that succeeded expected."""
+    actual_usd: str | None
+    """What those same runs cost."""
+
+
+class Forecast(Document):
+    """Where this month's spending will end."""
+
+    month: str
+    usd_spent: str
+    usd_running: str
+    """What runs that go on are expected to cost yet."""
+    usd_at_pace: str
+    """The rest of the month at the pace of the last weeks."""
+    usd: MoneyRange
 
 
 class CostsDocument(Document):
@@ -230,6 +330,58 @@ class CostsDocument(Document):
     by: str
     total_usd: str
     rows: list[CostRow]
+    total: CostRow | None = None
+    forecast: Forecast | None = None
+
+
+class Budget(Document):
+    """A cap on what a project may cost in a month. An empty project is all of them, an empty month every month."""
+
+    project: str
+    month: str
+    usd_cap: str
+    usd_spent: str
+    usd_promised: str
+    usd_left: str
+    percent: float
+    forecast_usd: str
+    over: bool
+    """The forecast lies above the cap."""
+
+
+class BudgetDocument(Document):
+    """`lumina budget --json`."""
+
+    month: str
+    budgets: list[Budget]
+    forecast: Forecast
+
+
+class CheckLine(Document):
+    """One thing that was billed, or metered, or both. `verdict`: equal, explained, waiting (not billed yet) or unexplained."""
+
+    provider: str
+    rental: str | None
+    run: str | None
+    instance: str | None
+    kind: str
+    metered_usd: str | None
+    billed_usd: str | None
+    difference_usd: str
+    verdict: str
+    why: str
+
+
+class CheckDocument(Document):
+    """`lumina costs --check --json`."""
+
+    since: str
+    lines: list[CheckLine]
+    metered_usd: str
+    billed_usd: str
+    difference_usd: str
+    unexplained: int
+    notes: list[str]
 
 
 class OfferRow(Document):
@@ -313,6 +465,8 @@ class Check(Document):
     """One thing that `lumina doctor` looked at. `state` is ok, missing (nothing is broken), warning or failed."""
 
     name: str
+    provider: str | None = None
+    """The provider that it is about, for a key or a balance."""
     state: str
     message: str
     hint: str
@@ -323,6 +477,117 @@ class DoctorDocument(Document):
 
     ok: bool
     checks: list[Check]
+
+
+class CurvePoint(Document):
+    """One point of a run's curve."""
+
+    step: int
+    tokens: int | None
+    loss: float
+
+
+class ComparedRun(Document):
+    """One run beside others. `loss_in_common` is its training loss when it had seen as many tokens as all of them have."""
+
+    run: str
+    model: str
+    arch: str
+    state: str
+    provider: str
+    gpu: str
+    project: str
+    labels: list[str]
+    planned: Outcome
+    actual: Outcome
+    tokens: int | None
+    loss_in_common: float | None
+    usd_per_billion_tokens: str | None
+    usd_per_loss: str | None
+    curve: list[CurvePoint]
+
+
+class ComparisonDocument(Document):
+    """`lumina compare RUN… --json`."""
+
+    tokens_in_common: int
+    runs: list[ComparedRun]
+
+
+class SweepTrial(Document):
+    """One combination of a sweep."""
+
+    trial: int
+    values: dict[str, str | int | float | bool]
+    run: str | None
+    state: str
+    stopped_early: bool
+    loss: float | None
+    usd: str
+    why: str
+
+
+class SweepDocument(Document):
+    """`lumina sweep FILE.toml --json`."""
+
+    sweep: str
+    usd_budget: str
+    usd_spent: str
+    best: str | None
+    trials: list[SweepTrial]
+    note: str
+
+
+class BackupDocument(Document):
+    """`lumina ledger backup --json`."""
+
+    path: str
+    bytes: int
+
+
+class RestoreDocument(Document):
+    """`lumina ledger restore --json`. `kept` is where the ledger is that was there before."""
+
+    path: str
+    backup: str
+    kept: str | None
+    next: str
+
+
+class VerifyDocument(Document):
+    """`lumina ledger verify --json`."""
+
+    ledger: str
+    ok: bool
+    rows: dict[str, int]
+    problems: list[str]
+    way_back: str
+
+
+class ImportDocument(Document):
+    """`lumina ledger import --json`. Rows that were there already are not added again."""
+
+    rows: int
+    added: dict[str, int]
+
+
+class RebuildDocument(Document):
+    """`lumina doctor --rebuild --json`."""
+
+    path: str
+    sources: list[str]
+    kept: str | None
+    rows: dict[str, int]
+    adopted: list[str]
+    """Tags of instances that no rental was known of."""
+    notes: list[str]
+
+
+class RemovedDocument(Document):
+    """`lumina rm --json` and `lumina prune --json`."""
+
+    runs: list[str]
+    bytes: int
 
 
 class ErrorBody(Document):

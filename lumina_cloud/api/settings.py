@@ -6,7 +6,10 @@
     usd_per_hour = "0.05"      # what an hour on this machine is worth
 
     [vastai]                   # or [runpod], [lambda]
-    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_CLOUD_BASE_URL go before it
+    url = "https://..."        # where its API is; VAST_URL, RUNPOD_API_BASE_URL or LAMBDA_BASE_URL go before it
+
+    [notify]
+    webhook = "https://..."    # told of ends, failures, interruptions, drift and budgets; LUMINA_WEBHOOK goes before it
 
     [[prices]]                 # see docs: replaces or adds to the price book
 """
@@ -22,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import LedgerError, UsageError
-from providers.registry import CLOUDS
+from providers import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CLOUDS = tuple(credentials.CLOUDS)
 DEFAULT_LOCAL_USD_PER_HOUR = Decimal("0.05")
 
 
@@ -39,6 +43,8 @@ class Settings:
     local_usd_per_hour: Decimal
     urls: Mapping[str, str] = field(default_factory=dict)
     """Where a provider's API is, for those that the user set."""
+    webhook: str = ""
+    """Where notices are sent; empty for nowhere. It may hold a secret, so it is never shown or kept."""
 
     @property
     def runs_folder(self) -> Path:
@@ -49,21 +55,35 @@ class Settings:
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises UsageError for a malformed `config.toml`, LedgerError for a home that cannot be one."""
     env = os.environ if environ is None else environ
-    home = _home(env)
+    home = base = _home(env)
+    if env.get("LUMINA_SANDBOX", "") not in ("", "0"):
+        # Rehearsed money never mixes with real money: a ledger and runs of their own, with the user's own prices.
+        home = base / "sandbox"
     if home.exists() and not home.is_dir():
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
-    config_file = home / "config.toml"
+    config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "notify", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "notify", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
         config_file=config_file,
         local_usd_per_hour=_local_price(table.get("local", {}), config_file),
         urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
+        webhook=_webhook(env, table.get("notify", {}), config_file),
     )
+
+
+def _webhook(env: Mapping[str, str], section: object, path: Path) -> str:
+    given = env.get("LUMINA_WEBHOOK")
+    if not given and (not isinstance(section, dict) or set(section) - {"webhook"}):
+        raise UsageError(f"{path}: [notify] knows only webhook", '[notify]\nwebhook = "https://..."')
+    url = given or (section.get("webhook", "") if isinstance(section, dict) else "")
+    if url and not str(url).startswith(("https://", "http://")):
+        raise UsageError("the webhook of notices does not begin with https:// or http://", "set [notify] webhook, or LUMINA_WEBHOOK")
+    return str(url)
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -101,6 +121,6 @@ def _local_price(section: object, path: Path) -> Decimal:
         price = money.usd(str(raw))
     except ValueError:
         price = Decimal(0)
-    if price <= 0:
-        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, but must be an amount above zero", 'e.g. usd_per_hour = "0.05"')
+    if not Decimal("0.000001") <= price <= Decimal(1_000_000):
+        raise UsageError(f"{path}: local.usd_per_hour is {raw!r}, no price from a micro-dollar to a million", 'e.g. usd_per_hour = "0.05"')
     return price

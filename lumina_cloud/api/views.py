@@ -15,8 +15,10 @@ from lumina_cloud.runs.states import ACTIVE, REASONS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord
+    from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord, SpendingRecord
 
+PERIODS = ("day", "week", "month")
+LOST = tuple(schema.LostMoney.model_fields)
 LOG_LINES = 15
 LOG_BYTES = 64_000
 
@@ -115,7 +117,15 @@ def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence
 
 def reason_text(run: RunRecord) -> str:
     """Return why a run ended, in words; empty while it goes on."""
-    return next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
+    words = next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
+    if not words or run.reason == "finished":
+        return words
+    return f"{words}; {'its last checkpoint is here' if has_checkpoint(run) else 'there is no checkpoint of it here'}"
+
+
+def has_checkpoint(run: RunRecord) -> bool:
+    """Whether a checkpoint of the run came home."""
+    return any((Path(run.folder) / "checkpoints").glob("step-*"))
 
 
 def log_tail(run: RunRecord, max_lines: int = LOG_LINES) -> str:
@@ -139,12 +149,44 @@ def read_log(run: RunRecord, offset: int, limit: int = 1 << 20) -> bytes:
         return b""
 
 
-def costs(by: str, rows: Sequence[CostRow]) -> schema.CostsDocument:
-    """Return spending by one key."""
+def costs(by: str, rows: Sequence[CostRow], total: SpendingRecord | None, forecast: schema.Forecast) -> schema.CostsDocument:
+    """Return spending by one key: periods in their order, anything else largest first."""
+    known = [r.spending for r in rows if r.spending is not None]
+    if by in PERIODS:
+        known.sort(key=lambda s: s.key)
     return schema.CostsDocument(
         by=by,
-        total_usd=money.text(sum((r.usd for r in rows), Decimal(0))),
-        rows=[schema.CostRow(key=r.key, usd=money.text(r.usd), hours=r.hours, runs=r.runs) for r in rows],
+        total_usd=money.text(Decimal(0) if total is None else money.from_micros(total.usd_micros)),
+        rows=[cost_row(spending, spending.key) for spending in known],
+        total=None if total is None else cost_row(total, "total"),
+        forecast=forecast,
+    )
+
+
+def cost_row(spending: SpendingRecord, key: str) -> schema.CostRow:
+    """Return the money under one key as scripts read it."""
+
+    def text(micros: int) -> str:
+        return money.text(money.from_micros(micros))
+
+    usd = money.from_micros(spending.usd_micros)
+    drop = Decimal(spending.loss_drop_millionths) / 1_000_000
+    planned = spending.planned_micros or spending.planned_actual_micros
+    return schema.CostRow(
+        key=key,
+        usd=text(spending.usd_micros),
+        hours=round(spending.microseconds / 3.6e9, 6),
+        runs=spending.runs,
+        usd_training=text(spending.training_micros),
+        usd_lost=text(spending.usd_micros - spending.training_micros),
+        lost=schema.LostMoney(**{name: text(getattr(spending, f"{name}_micros")) for name in LOST}),
+        usd_billed=text(spending.billed_micros),
+        tokens=spending.tokens,
+        usd_per_billion_tokens=money.text(usd * 1_000_000_000 / spending.tokens) if spending.tokens else None,
+        loss_drop=float(drop),
+        usd_per_loss=money.text(usd / drop) if drop else None,
+        planned_usd=text(spending.planned_micros) if planned else None,
+        actual_usd=text(spending.planned_actual_micros) if planned else None,
     )
 
 

@@ -19,6 +19,8 @@ from lumina_cloud.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lumina_cloud.catalog.cpu_rates import CpuRates
+
 CPU = "cpu"
 UNVERIFIED = "unverified"
 
@@ -59,6 +61,8 @@ class Gpu:
     note: str = ""
     cores: int = 0
     """Processor cores, for `cpu`."""
+    rates: tuple[CpuRates, ...] = ()
+    """What was measured on this processor, one a precision; empty before its first use."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -69,6 +73,10 @@ class Gpu:
     def usable_memory_gib(self) -> float | None:
         """Memory that a process can have, context included; None where nobody has read it off a device."""
         return None if self.memory_bytes_usable is None else units.gib(self.memory_bytes_usable)
+
+    def measured(self, precision: str) -> CpuRates | None:
+        """Return what was measured on this processor in that precision."""
+        return next((r for r in self.rates if r.precision == precision), None)
 
     def peak_tflops(self, precision: str) -> float | None:
         """Dense peak for `bf16`, `fp16` or `fp32` arithmetic; None where the device has no such units."""
@@ -100,7 +108,7 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
     return Gpu(**values)
 
 
-def cpu(cores: int, memory_gib: float) -> Gpu:
+def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = ()) -> Gpu:
     """Return a computer's processor as a `Gpu`. `memory_gib` is what a process may use of it.
 
     Its TFLOP/s are what training sustains on one core times the cores (see the data file), so nothing is expected above them.
@@ -126,6 +134,7 @@ def cpu(cores: int, memory_gib: float) -> Gpu:
         compute_capability="",
         checked=tuple((figure, constants["checked"]) for figure in ("bf16_tflops", "fp32_tflops", "bandwidth_gb_s")),
         cores=cores,
+        rates=rates,
     )
 
 

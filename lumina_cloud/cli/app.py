@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import data, output
+from lumina_cloud.cli import data, output, sandbox
+from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
+from lumina_cloud.cli.compare import compare
+from lumina_cloud.cli.costs import budget, costs
+from lumina_cloud.cli.estimate import estimate
+from lumina_cloud.cli.jobfile import jobfile
 from lumina_cloud.cli.launch import launch
+from lumina_cloud.cli.ledger import app as ledger_app
+from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
-from lumina_cloud.cli.runs import costs, logs, report, results, resume, status, stop
+from lumina_cloud.cli.runs import logs, report, results, resume, status, stop
+from lumina_cloud.cli.sample import sample
+from lumina_cloud.cli.sandboxed import Group
+from lumina_cloud.cli.sweep import sweep
+from lumina_cloud.cli.weights import weights
 from lumina_cloud.core.errors import UsageError
 
 app = typer.Typer(
     name="lumina",
+    cls=Group,
     help="Plan, rent, train, bring back, switch off, and account for language models on rented GPUs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan, offers, prices, launch, status, logs, stop, resume, results, costs, report, audit, doctor):
+VERBS = (
+    *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, stop, resume, results, compare),
+    *(sample, weights, costs, budget, report, accuracy, jobfile, rm, prune, doctor),
+)
+
+for verb in VERBS:
     app.command()(verb)
+app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(ledger_app)
 app.add_typer(data.app)
 
 
@@ -38,21 +58,30 @@ def _version(value: bool) -> None:  # typer's callback shape
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Rehearse in the sandbox; accepted after any verb too.")] = False,
 ) -> None:
     """Plan, rent, train, bring back, switch off, and account for language models on rented GPUs."""
 
 
+def _mistyped(error: typer.TyperException) -> str:
+    """Return what is wrong with an option, with its name and the value that was typed."""
+    options = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
+    said = next((f"{name} {value}: " for name, value in pairwise(sys.argv) if name in options), "")
+    return f"{said}{error.format_message()}"
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    if "--json" not in sys.argv:
-        app()
-        return
-    # For a script a mistyped option is a JSON document too.
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         verb = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
-        output.fail(UsageError(str(error), f"lumina {verb} --help".replace("  ", " ")), as_json=True)
+        if not error.format_message():
+            # Typer has shown the help: nothing was typed.
+            sys.exit(UsageError.exit_code)
+        known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None}
+        help_of = f"lumina {verb} --help" if verb in known else "lumina --help"
+        output.fail(UsageError(_mistyped(error), help_of), as_json="--json" in sys.argv)
         sys.exit(UsageError.exit_code)
     except typer.Abort:
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +13,8 @@ from lumina_cloud.cli import output
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from lumina_cloud.api.following import Progress
     from lumina_cloud.api.lumina import Lumina
     from lumina_cloud.ledger import RunRecord
@@ -68,10 +71,21 @@ def _progress_text(p: Progress) -> str:
 
 def follow_run(lumina: Lumina, run_id: str) -> RunRecord:
     """Follow a run to its end; Ctrl-C lets go of it and says so, with exit code 130."""
-    try:
+    with letting_go(lambda: run_id):
         return lumina.follow(run_id)
+
+
+@contextmanager
+def letting_go(run: Callable[[], str | None]) -> Iterator[None]:
+    """Turn Ctrl-C into letting go: the run, if one was begun by then, goes on and is named. Exit code 130."""
+    try:
+        yield
     except KeyboardInterrupt:
         output.tell("")
+        run_id = run()
+        if run_id is None:
+            output.tell("interrupted: nothing was rented")
+            raise typer.Exit(DETACHED) from None
         output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
         output.tell(f"  lumina logs -f {run_id}    follows it again")
         output.tell(f"  lumina stop {run_id}       ends it")
@@ -97,7 +111,8 @@ def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -
             output.tell(f"the end of its log ({run.folder}/log.txt):")
             output.tell(tail)
         if not as_json:
-            output.tell(f"to go on from the last checkpoint: lumina resume {run.run_id}")
+            how = "to go on from the last checkpoint" if views.has_checkpoint(run) else "to begin again"
+            output.tell(f"{how}: lumina resume {run.run_id}")
         raise typer.Exit(RunFailed.exit_code)
     if run.state == "stopped" and followed:
         raise typer.Exit(RunStopped.exit_code)

@@ -30,8 +30,12 @@ def launch(
     set_: options.Set = None,
     config: options.Config = None,
     seed: options.Seed = None,
+    recipe: options.Recipe = None,
+    init_from: options.InitFrom = None,
     max_cost: options.MaxCost = None,
     max_hours: options.MaxHours = None,
+    project: options.Project = None,
+    label: options.Label = None,
     follow: options.Follow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
     yes: options.Yes = False,
@@ -40,31 +44,35 @@ def launch(
 ) -> None:
     """Rent a machine, train there, bring everything back, switch it off."""
     with output.errors_shown(as_json=json):
-        from lumina_cloud.api.launching import Limits
+        from lumina_cloud.api.launching import Limits, purpose_of
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter
         from lumina_cloud.api.requests import Options, narrowed_request, workload_request
-        from lumina_cloud.cli.following import Screen
+        from lumina_cloud.cli.following import Screen, letting_go
 
         if model is not None and plan is not None:
             raise UsageError("a MODEL and --plan say two things", "leave one of them out")
         if arch == "all":
             raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
-        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
+        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
+        purpose = purpose_of(project, label or [])
         with Lumina(Screen()) as lumina:
             said = MachineFilter(provider=provider, gpu=gpu, count=count)
-            if model is not None:
+            if model is not None or init_from is not None:
                 request, wanted = workload_request(model, given), MachineFilter().narrowed(said)
             else:
                 planned, asked = lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
-            prepared = lumina.prepare(request, wanted, limits)
+            prepared = lumina.prepare(request, wanted, limits, purpose)
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return
             _confirm(prepared, yes=yes)
-            follow_to_end(lumina, lumina.launch(prepared).run_id, follow=follow, as_json=json)
+            begun = lumina.begin(prepared)
+            with letting_go(lambda: begun.run_id):
+                lumina.start(begun.run_id)
+            follow_to_end(lumina, begun.run_id, follow=follow, as_json=json)
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:

@@ -67,13 +67,23 @@ def prices(
             output.show(*tables.prices(document))
 
 
-def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+def doctor(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make a damaged or lost ledger anew of what can still be read.")] = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Check every provider, SSH, disk and clock, and say what is missing and how to get it."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli import tables_market as tables
-        from lumina_cloud.core.errors import ProviderError
+        from lumina_cloud.core.errors import CredentialsError, ProviderError
 
+        if rebuild:
+            from lumina_cloud.cli.ledger import rebuild_ledger
+
+            rebuild_ledger(yes=yes, as_json=json)
+            return
         with Lumina() as lumina:
             document = lumina.doctor()
         if json:
@@ -81,4 +91,5 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         else:
             output.show(*tables.doctor(document))
         if not document.ok:
-            raise typer.Exit(ProviderError.exit_code)
+            refused = any(check.state == "failed" and check.provider is not None for check in document.checks)
+            raise typer.Exit(CredentialsError.exit_code if refused else ProviderError.exit_code)

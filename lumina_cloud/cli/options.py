@@ -21,11 +21,16 @@ Epochs = Annotated[float | None, typer.Option(help="How often each unique token 
 GlobalBatch = Annotated[str | None, typer.Option(help="Tokens per optimizer step, a multiple of the sequence length.")]
 Data = Annotated[str | None, typer.Option(help="Your own text: a file or folder of .txt, .jsonl, .parquet or source files.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting, e.g. seq_len=512. Repeatable.")]
+Recipe = Annotated[str | None, typer.Option(help="Depth routing (mod, hybrid): paper (the default) or published.")]
+InitFrom = Annotated[str | None, typer.Option(help="Train these weights further: a folder of transformers, or a checkpoint.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights and data order.")]
 Config = Annotated[str | None, typer.Option(help="A TOML file of settings, as for --set.")]
 MaxCost = Annotated[str | None, typer.Option(help="The most that the run may cost, in dollars.")]
 MaxHours = Annotated[float | None, typer.Option(help="The longest that the run may take.")]
+Project = Annotated[str | None, typer.Option(help="What the money is for: costs and budgets can be by project.")]
+Label = Annotated[list[str] | None, typer.Option(help="A word, or name=value, that costs can be shown by. Repeatable.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Rent without asking.")]
+YesToo = Annotated[bool, typer.Option("--yes", "-y", help="For scripts: ending a run is never asked about.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay and show the run to its end.")]
 Run = Annotated[str, typer.Argument(help="A run's name, its beginning, or last.")]
 
@@ -37,4 +42,4 @@ def amount(option: str, text: str | None) -> Decimal | None:
     try:
         return money.usd(text.lstrip("$"))
     except ValueError:
-        raise UsageError(f"{option} takes an amount in dollars, not {text!r}", f"e.g. {option} 5 or {option} 0.10") from None
+        raise UsageError(f"{option} takes dollars, at most 10^12, not {text!r}", f"e.g. {option} 5 or {option} 0.10") from None

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -33,10 +36,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and text on standard output."""
+    """Print tables and text on standard output. What can be typed next is one line, so that it can be copied."""
     out = console()
     for part in parts:
-        out.print(part)
+        out.print(part, soft_wrap=str(part).startswith("next:"))
 
 
 def tell(text: str) -> None:
@@ -48,6 +51,22 @@ def emit(document: Any) -> None:
     """Print one JSON document on a line of standard output."""
     sys.stdout.write(document.model_dump_json() + "\n")
     sys.stdout.flush()
+
+
+def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table as comma-separated values. A cell that a spreadsheet would take for a formula gets an apostrophe before it."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if cell is None else _inert(cell) for cell in row])
+    sys.stdout.flush()
+
+
+def _inert(cell: Any) -> Any:
+    formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") and not re.fullmatch(r"-?\d+(\.\d+)?", cell)
+    return f"'{cell}" if formula else cell
 
 
 def fail(error: LuminaError, *, as_json: bool) -> None:
@@ -74,10 +93,20 @@ def errors_shown(*, as_json: bool) -> Iterator[None]:
         yield
     except LuminaError as error:
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         fail(error, as_json=as_json)
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         # The reader of our output went away (`lumina status | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001  # the last border: whatever it is, a user reads one panel, and a bug report has --debug
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        internal = LuminaError(
+            f"an error of ours: {type(error).__name__}: {untrusted.line(error, 400)}", "the same command with --debug shows where"
+        )
+        fail(internal, as_json=as_json)
+        raise typer.Exit(LuminaError.exit_code) from None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="debug, debug200m, b1 or b7.")],
-    arch: Annotated[str, typer.Option(help="dense, moe, mod, hybrid or all.")] = "dense",
+    model: Annotated[str | None, typer.Argument(help="debug, debug200m, b1 or b7; with --init-from not needed.")] = None,
+    arch: Annotated[str | None, typer.Option(help="dense (the default), moe, mod, hybrid or all.")] = None,
     gpu: options.Gpu = None,
     count: options.Count = None,
     provider: options.Provider = None,
@@ -26,20 +26,26 @@ def plan(
     set_: options.Set = None,
     config: options.Config = None,
     seed: options.Seed = None,
+    recipe: options.Recipe = None,
+    init_from: options.InitFrom = None,
     live: Annotated[bool, typer.Option("--live", help="Plan on what the markets offer now, in place of the price book.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Derive the recommended row line by line, with numbers and sources.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what training a model needs, takes, costs and yields on each machine."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.api.planning import MachineFilter
+        from lumina_cloud.api.planning import MachineFilter, explanation
         from lumina_cloud.api.requests import Options, workload_request
 
-        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config)
+        given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         request = workload_request(model, given)
         with Lumina() as lumina:
-            document = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live).document
+            planned = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live)
+        document = planned.document
+        if explain:
+            document = document.model_copy(update={"explanation": explanation(planned)})
         if json:
             output.emit(document)
         else:

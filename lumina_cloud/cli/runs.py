@@ -13,10 +13,12 @@ from lumina_cloud.cli import options, output
 def logs(
     run: options.Run = "last",
     follow: options.Follow = False,
+    json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show what a run's trainer printed; with -f, follow the run to its end."""
-    with output.errors_shown(as_json=False):
+    """Show what a run's trainer printed; with -f, follow the run to its end. With --json, one object a line of the log."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api import schema
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli.following import Screen, conclude, follow_run
         from lumina_cloud.core import untrusted
@@ -26,22 +28,30 @@ def logs(
             record = lumina.find(run)
             offset = 0
             while chunk := lumina.log_chunk(record, offset):
-                sys.stdout.write(untrusted.block(chunk, max_lines=10**9) if chunk else "")
+                text = untrusted.block(chunk, max_lines=10**9)
+                if json:
+                    for line in text.splitlines():
+                        output.emit(schema.LogLine(run=record.run_id, line=line))
+                else:
+                    sys.stdout.write(text)
                 offset += len(chunk)
             sys.stdout.flush()
             if follow:
-                conclude(lumina, follow_run(lumina, record.run_id), as_json=False, followed=True)
+                conclude(lumina, follow_run(lumina, record.run_id), as_json=json, followed=True)
 
 
-def stop(run: options.Run = "last", yes: options.Yes = False, json: options.Json = False, debug: options.Debug = False) -> None:
+def stop(run: options.Run = "last", yes: options.YesToo = False, json: options.Json = False, debug: options.Debug = False) -> None:
     """End a run in good order: checkpoint, results home, rental over."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.cli.following import Screen, conclude
+        from lumina_cloud.cli.following import Screen, conclude, letting_go
 
         with Lumina(Screen()) as lumina:
             lumina.settle()
-            conclude(lumina, lumina.stop(lumina.find(run).run_id), as_json=json, followed=False)
+            name = lumina.find(run).run_id
+            with letting_go(lambda: name):
+                ended = lumina.stop(name)
+            conclude(lumina, ended, as_json=json, followed=False)
 
 
 def resume(
@@ -63,9 +73,8 @@ def resume(
 
         with Lumina(Screen()) as lumina:
             lumina.settle()
-            record = lumina.find(run)
             limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
-            lumina.check_resumable(record, limits)
+            record = lumina.check_resumable(lumina.find(run), limits)
             cap = money.show(limits.max_cost or record.usd_cap)
             output.tell(
                 f"{record.run_id}: another {record.count} x {record.gpu} at {record.provider}, "
@@ -89,36 +98,22 @@ def results(run: options.Run = "last", json: options.Json = False, debug: option
             output.show(*tables.results(document))
 
 
-def status(json: options.Json = False, debug: options.Debug = False) -> None:
+def status(
+    everything: Annotated[bool, typer.Option("--all", help="All runs, not the newest only.")] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Show what is running, since when, what it has cost, and when it will end."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli import tables
 
         with Lumina() as lumina:
-            document = lumina.status()
+            document = lumina.status(everything=everything)
         if json:
             output.emit(document)
         else:
             output.show(*tables.status(document, width=output.console().width))
-
-
-def costs(
-    by: Annotated[str, typer.Option(help="model, arch, provider, gpu or month.")] = "model",
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show what was spent."""
-    with output.errors_shown(as_json=json):
-        from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.cli import tables
-
-        with Lumina() as lumina:
-            document = lumina.costs(by)
-        if json:
-            output.emit(document)
-        else:
-            output.show(*tables.costs(document))
 
 
 def report(

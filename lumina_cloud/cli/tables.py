@@ -43,8 +43,11 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [_answer(document), ""]
     for arch, rows in groupby(document.rows, key=lambda r: r.arch):
         parts.append(_plan_table(document, arch, list(rows), wide=width >= WIDE))
+    if document.recipes:
+        parts.append(_recipes(document.recipes))
     if document.published:
         parts += _published(document.published)
+    parts += [Text(line) for line in document.explanation]
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
     parts.append(_next_step(document))
     return parts
@@ -103,6 +106,20 @@ def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
     }
 
 
+def _recipes(rows: list[schema.RecipeRow]) -> Table:
+    first = rows[0]
+    title = f"ways to route over depth, on {first.count} x {first.gpu} ({first.provider}); --recipe chooses"
+    figures = ("FLOPs", "tokens/s", "time", "cost")
+    made = table(title, "arch", "recipe", "routed blocks", "tokens in them", *figures, right=figures, whole=("arch", "recipe"))
+    for r in rows:
+        every = "all" if r.mod_every == 1 else f"1 of {r.mod_every}"
+        made.add_row(
+            *(r.arch, r.recipe, every, f"{r.mod_capacity:.1%}", f"-{r.flops_saved:.0%}"),
+            *(f"{r.tokens_per_second.mid:,.0f}", units.duration(r.hours.mid * 3600), money.show(Decimal(r.usd.mid))),
+        )
+    return made
+
+
 def _published(rows: list[schema.Published]) -> list[RenderableType]:
     """Return the published rows, and under them the checks that each fails."""
     figures = ("loss", "hours", "GB", "tokens/s", "$")
@@ -118,7 +135,8 @@ def _next_step(document: schema.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
         return Text("next: another model, fewer tokens (--tokens), or more machines in config.toml")
-    return Text(f"next: lumina launch --plan {document.plan} --provider {best.provider}    (plan {document.plan} is kept)")
+    machine = "" if best.provider == "local" else f" --gpu {best.gpu}" + (f" --count {best.count}" if best.count > 1 else "")
+    return Text(f"next: lumina launch --plan {document.plan} --provider {best.provider}{machine}")
 
 
 # --- launch --------------------------------------------------------------------------------------------------------------
@@ -148,7 +166,7 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
     return [made]
 
 
-# --- status, results, costs ----------------------------------------------------------------------------------------------
+# --- status, results -----------------------------------------------------------------------------------------------------
 
 STATE_STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow"}
 
@@ -164,6 +182,8 @@ def status(document: schema.StatusDocument, *, width: int) -> list[RenderableTyp
     for r in document.runs:
         cells = _status_cells(r)
         made.add_row(*(cells[name] for name in names))
+    if document.more:
+        made.caption = "and older ones: lumina status --all"
     if not document.rentals:
         return [made, Text("nothing is rented now", style="green")]
     rented = table("rented now", "rental", "provider", "instance", "state")
@@ -211,17 +231,6 @@ def results(document: schema.ResultsDocument) -> list[RenderableType]:
     parts += ["", Text(f"{len(document.artifacts)} files, {units.n_bytes(size)}, in {document.folder}")]
     verb = "resume" if document.state in ("failed", "stopped") else "report"
     return [*parts, Text(f"next: lumina {verb} {document.run}", style="dim")]
-
-
-def costs(document: schema.CostsDocument) -> list[RenderableType]:
-    """Return spending by one key, the total first."""
-    total = Text(f"{money.show(Decimal(document.total_usd))} spent in all", style="bold")
-    if not document.rows:
-        return [total]
-    made = table(f"by {document.by}", document.by, "cost", "machine hours", "runs", right=("cost", "machine hours", "runs"))
-    for row in document.rows:
-        made.add_row(row.key, money.show(Decimal(row.usd)), f"{row.hours:.3f}", str(row.runs))
-    return [total, made]
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------------

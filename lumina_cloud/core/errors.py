@@ -8,6 +8,7 @@ LuminaError                    1   a bug of ours, until proven otherwise
 ├── RefusedError               4   understood and refused before renting: it does not fit, or could exceed a cap
 ├── RunFailed                  5   the run was rented and did not succeed
 ├── LedgerError                6   the ledger cannot be read or written: locked, foreign, newer, disk full
+├── DiskError                 6   something cannot be written on this computer: disk full, folder read-only
 ├── ProviderError              7   a provider or a machine did not do what was asked
 │   ├── NoCapacity             7   nothing of that kind can be had now: take another offer
 │   ├── InsufficientBalance    7   the account has no money left for it: top it up
@@ -18,7 +19,8 @@ LuminaError                    1   a bug of ours, until proven otherwise
 │   ├── OutcomeUnknown         7   a request may have happened: look it up, never repeat it blindly
 │   ├── StillTerminating       7   ask again
 │   └── NotFound               7   gone by id
-└── RunStopped                 8   the run was stopped by the user, the budget or the deadline
+├── RunStopped                 8   the run was stopped by the user, the budget or the deadline
+└── BillDiffers                9   a provider's bill differs from the ledger, and nothing explains it
 
 A class stands for a reaction, not for a cause. `message` says what was wrong and with which value; `hint` what to type next.
 """
@@ -81,6 +83,13 @@ class LedgerError(LuminaError):
 
     exit_code = 6
     kind = "ledger"
+
+
+class DiskError(LuminaError):
+    """Something cannot be written on this computer. What it is stays where it was."""
+
+    exit_code = 6
+    kind = "disk"
 
 
 class ProviderError(LuminaError):
@@ -159,6 +168,13 @@ class RunStopped(LuminaError):
     kind = "run_stopped"
 
 
+class BillDiffers(LuminaError):
+    """A provider has billed something else than the ledger holds, and nothing explains it."""
+
+    exit_code = 9
+    kind = "bill_differs"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "an error of ours; `--debug` shows the traceback",
@@ -166,9 +182,10 @@ EXIT_CODES: dict[int, str] = {
     3: "a provider's credentials are missing or refused",
     4: "refused before renting: it does not fit, or could exceed a cap",
     5: "the run failed",
-    6: "the ledger cannot be read or written",
+    6: "the ledger cannot be read or written, or a disk is full",
     7: "a provider or a machine failed",
     8: "the run was stopped before its end",
+    9: "a provider's bill differs from the ledger, and nothing explains it",
     130: "Ctrl-C: a followed run goes on without the follower",
 }
 """The exit codes of `lumina`, as documented."""

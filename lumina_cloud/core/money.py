@@ -10,13 +10,17 @@ MICROS = Decimal(1_000_000)
 CENT = Decimal("0.01")
 
 
+MOST = Decimal(10) ** 12
+"""No amount here is larger: beyond it a typing error is likelier than a price, and arithmetic to the micro-dollar stays exact."""
+
+
 def usd(value: str | int | Decimal) -> Decimal:
-    """Return an amount in dollars. Raises ValueError for text that is no finite amount."""
+    """Return an amount in dollars. Raises ValueError for text that is no finite amount, or one beyond 10^12."""
     try:
         amount = Decimal(value)
     except InvalidOperation:
         raise ValueError(f"not an amount of money: {value!r}") from None
-    if not amount.is_finite():
+    if not amount.is_finite() or abs(amount) > MOST:
         raise ValueError(f"not an amount of money: {value!r}")
     return amount
 
@@ -54,9 +58,14 @@ def text(amount: Decimal) -> str:
 
 
 def show(amount: Decimal, *, cents: bool = True) -> str:
-    """Return an amount for a person: `$0.0017` below a cent, else `$1,234.50`, or `$1,235` without `cents`."""
+    """Return an amount for a person: `$0.0017` below a cent, `$0.000012` where that shows nothing, else `$1,234.50`.
+
+    Without `cents`, `$1,235`.
+    """
     if not cents:
         return f"${amount.quantize(Decimal(1), ROUND_HALF_UP):,}"
+    if amount and abs(amount) < Decimal("0.0001"):
+        return f"${amount:.6f}"
     if amount and abs(amount) < CENT:
         return f"${amount:.4f}"
     return f"${amount.quantize(CENT, ROUND_HALF_UP):,}"

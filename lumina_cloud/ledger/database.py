@@ -1,152 +1,232 @@
-"""Opens the database: settings, schema version, migrations, and one place where its errors become ours.
+"""The database under the ledger: a SQLite file by default, PostgreSQL by address. Opens, reads, and hands out write transactions.
 
-SQLite runs in WAL mode with full synchronisation: money that was committed stays. pysqlite's own transaction handling is
-switched off, and each write transaction starts with BEGIN IMMEDIATE, as SQLAlchemy's documentation of the dialect describes, so
-that two writers wait for each other instead of failing half way.
+Reading uses plain SQL that both databases understand, and for SQLite the standard library alone: a command that only reads does not
+wait for SQLAlchemy. Writing goes through SQLAlchemy. SQLite runs in WAL mode with full synchronisation: money that was committed
+stays. On both databases one write transaction runs at a time (BEGIN IMMEDIATE; an advisory lock), so that what a transaction has
+read is still true when it commits.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import time
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
-
-from lumina_cloud.core.errors import LedgerError
+from lumina_cloud.core.edge import edge
+from lumina_cloud.core.errors import LedgerError, UsageError
+from lumina_cloud.ledger import mark, sqlite_file
+from lumina_cloud.ledger.rows import BrokenSeal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
     from lumina_cloud.core.clock import Clock
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
-KNOWN = ("0001", "0002")
+KNOWN = ("0001", "0002", "0003")
 """Every revision that this version can migrate from."""
 
 BUSY_SECONDS = 30.0
+"""How long SQLite itself waits for another writer, each time it is asked."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a write transaction goes on asking; another's takes milliseconds."""
+
+ADVISORY_LOCK = 0x6C756D69
+"""Key of the lock that lets one PostgreSQL transaction write at a time."""
+
+Row = dict[str, Any]
 
 
-def open_engine(path: Path, clock: Clock) -> Engine:
-    """Return an engine on the ledger at `path`, made or migrated where needed. Raises LedgerError."""
-    with errors_of(path):
-        fresh = _prepare_folder(path)
-        if not fresh:
-            _refuse_foreign(path)
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
-        _configure(engine)
-        version = None if fresh else _version(engine)
-        if version != HEAD:
-            _migrate(engine, path, version, clock)
-        return engine
+@dataclass
+class Database:
+    """An open ledger: where it is, and how to read and write it."""
+
+    where: str
+    """The file, or the address without its password: for messages."""
+    path: Path | None
+    """None for PostgreSQL."""
+    url: str
+    clock: Clock
+    _reader: sqlite3.Connection | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Return SQLAlchemy's engine, for writing."""
+        from lumina_cloud.ledger import engines
+
+        return engines.make(self.url, BUSY_SECONDS)
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """Return the rows of a query with `:name` parameters. Raises LedgerError."""
+        with errors_of(self.where, self.path):
+            if self.path is None:
+                from sqlalchemy import text
+
+                with self.engine.connect() as connection:
+                    return [dict(row) for row in connection.execute(text(sql), dict(parameters or {})).mappings()]
+            with self._lock:
+                if self._reader is None:
+                    self._reader = sqlite_file.connect(self.path, BUSY_SECONDS)
+                return [dict(row) for row in self._reader.execute(sql, parameters or {})]
+
+    def explain(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[str]:
+        """Return SQLite's plan for a query, a line each step."""
+        return [str(row["detail"]) for row in self.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection within a write transaction; it is committed by `commit`, else rolled back. Raises LedgerError."""
+        with errors_of(self.where, self.path), self.engine.connect().execution_options(writes=True) as connection:
+            self._begin(connection)
+            yield connection
+
+    def commit(self, connection: Connection, commits: int, ledger_id: str) -> None:
+        """Commit, and note beside a SQLite file how far it has come."""
+        with edge("ledger.commit"):
+            connection.commit()
+        if self.path is not None:
+            mark.write(self.path, mark.Mark(ledger_id, commits))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    @staticmethod
+    def _begin(connection: Connection) -> None:
+        """Begin, asking again while others hold the lock: SQLite serves writers in no order, so one may be late many times."""
+        from sqlalchemy.exc import OperationalError
+
+        give_up = time.monotonic() + max(PATIENCE_SECONDS if BUSY_SECONDS >= 1 else 0.0, BUSY_SECONDS)
+        while True:
+            try:
+                connection.begin()
+                return
+            except OperationalError as error:
+                busy = (getattr(error.orig, "sqlite_errorname", "") or "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+                if not busy or time.monotonic() > give_up:
+                    raise
+                connection.rollback()
+
+
+def open_database(home: Path, clock: Clock, url: str = "") -> Database:
+    """Open the ledger of `home`, or the one at `url`; it is made or migrated where needed. Raises LedgerError, UsageError."""
+    url = url or os.environ.get("LUMINA_LEDGER_URL", "")
+    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+        return _open_postgresql(url, clock)
+    if url and not url.startswith("sqlite:///"):
+        raise UsageError(
+            f"LUMINA_LEDGER_URL begins with {url.split(':', maxsplit=1)[0]!r}, but must be postgresql:// or sqlite:///",
+            "e.g. postgresql://user@host/lumina; without it the ledger is a file in LUMINA_HOME",
+        )
+    from pathlib import Path as FilePath
+
+    return _open_file(FilePath(url.removeprefix("sqlite:///")) if url else home / "ledger.db", clock)
+
+
+def _open_file(path: Path, clock: Clock) -> Database:
+    database = Database(where=str(path), path=path, url=f"sqlite:///{path}", clock=clock)
+    with errors_of(database.where, path):
+        # Read before the database: a mark is written after its commit, so what is read later must hold it.
+        noted = mark.read(path)
+        seen = sqlite_file.Look(None, {}) if sqlite_file.prepare(path) else sqlite_file.look(path, BUSY_SECONDS)
+        _refuse_newer(database.where, seen.revision)
+        if noted is not None and seen.facts:
+            mark.refuse_older(path, noted, seen.facts)
+        if seen.revision != HEAD:
+            from lumina_cloud.ledger import migrating
+
+            migrating.migrate(database, seen.revision)
+    return database
+
+
+def _open_postgresql(url: str, clock: Clock) -> Database:
+    from lumina_cloud.ledger import engines, migrating
+
+    address = engines.address(url)
+    database = Database(where=address.render_as_string(hide_password=True), path=None, url=address.render_as_string(False), clock=clock)
+    with errors_of(database.where, None):
+        revision = engines.revision(database.engine)
+        _refuse_newer(database.where, revision)
+        if revision != HEAD:
+            migrating.migrate(database, revision)
+    return database
+
+
+def _refuse_newer(where: str, revision: str | None) -> None:
+    if revision is not None and revision not in KNOWN:
+        raise LedgerError(
+            f"{where} was written by a newer lumina (schema {revision}, this one knows up to {HEAD})", "pip install --upgrade lumina-cloud"
+        )
+
+
+# --- errors --------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def errors_of(path: Path) -> Iterator[None]:
+def errors_of(where: str | Path, path: Path | None = None) -> Iterator[None]:
     """Turn what the database and the disk say into errors with a way out."""
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise _translated(error, path) from error
+    except BrokenSeal as error:
+        raise LedgerError(f"the ledger {where} is damaged: {error}", way_back(path)) from error
+    except (sqlite3.Error, OSError) as error:
+        raise _translated(error, where, path) from error
+    except Exception as error:
+        if not _is_sqlalchemys(error):
+            raise
+        raise _translated(error, where, path) from error
 
 
-def _translated(error: Exception, path: Path) -> LedgerError:
-    cause = error.orig if isinstance(error, DatabaseError) and error.orig is not None else error
-    words = str(cause)
+def way_back(path: Path | None) -> str:
+    """Return what to type when a ledger is damaged: the newest backup by its name, or how to do without one."""
+    rebuild = "lumina doctor --rebuild   makes a new ledger of what can still be read, the run folders and the providers' lists"
+    if path is None:
+        return rebuild
+    newest = sqlite_file.newest_backup(path)
+    if newest is None:
+        return f"there is no backup beside it;\n{rebuild}"
+    return f"lumina ledger restore {newest}   puts the newest backup in its place\n{rebuild}"
+
+
+def _is_sqlalchemys(error: Exception) -> bool:
+    return type(error).__module__.startswith("sqlalchemy.")
+
+
+def _translated(error: Exception, where: str | Path, path: Path | None) -> LedgerError:
+    orig = getattr(error, "orig", None)
+    cause = error if orig is None else orig
+    words = str(cause).strip()
     name = getattr(cause, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return LedgerError(f"the ledger {path} is locked by another process", "wait until it is done, then type the command again")
+        return LedgerError(f"the ledger {where} is locked by another process", "wait until it is done, then type the command again")
     if name.startswith("SQLITE_FULL") or "No space left" in words:
-        return LedgerError(f"the disk of the ledger {path} is full", "free some space, or set LUMINA_HOME to another disk")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return LedgerError(
-            f"{path} is damaged or no ledger at all: {words}", f"move it away, or put a backup in its place: {path}.*.backup"
-        )
+        return LedgerError(f"the disk of the ledger {where} is full", "free some space, or set LUMINA_HOME to another disk")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "decode to UTF-8" in words or "malformed" in words:
+        return LedgerError(f"{where} is damaged or no ledger at all: {words}", way_back(path))
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(cause, PermissionError):
-        return LedgerError(f"the ledger {path} cannot be written: {words}", "make the folder and the file writable, or set LUMINA_HOME")
-    return LedgerError(f"the ledger {path} failed: {words}", "the message above is the database's own")
+        return LedgerError(f"the ledger {where} cannot be written: {words}", "make the folder and the file writable, or set LUMINA_HOME")
+    if path is None and type(cause).__name__ == "OperationalError":
+        return LedgerError(f"the ledger {where} cannot be reached: {words}", "is the server up? LUMINA_LEDGER_URL says where it is")
+    if path is not None and name in ("SQLITE_ERROR", "") and ("no such table" in words or "no such column" in words):
+        return LedgerError(f"{where} is damaged: {words}", way_back(path))
+    return LedgerError(f"the ledger {where} failed: {words}", "the message above is the database's own")
 
 
-def _prepare_folder(path: Path) -> bool:
-    """Make the folder, private to its user, and return whether the ledger is new."""
-    if path.parent.exists() and not path.parent.is_dir():
-        raise LedgerError(f"{path.parent} is a file, but the ledger's folder is to be there", "set LUMINA_HOME to a folder")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.is_dir():
-        raise LedgerError(f"{path} is a folder, but the ledger is to be there", "move it away")
-    if path.exists() and path.stat().st_size > 0:
-        return False
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    return True
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Refuse a file that is no database of ours before anything touches it."""
-    with path.open("rb") as handle:
-        if handle.read(16) != b"SQLite format 3\0":
-            raise LedgerError(f"{path} is no ledger: it is not a SQLite database", "move it away, or put a backup in its place")
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables and "alembic_version" not in tables:
-            raise LedgerError(f"{path} is a database of something else", "move it away, or set LUMINA_HOME to another folder")
-        if "alembic_version" in tables:
-            _refuse_newer(path, connection.execute("SELECT version_num FROM alembic_version").fetchone())
-    connection.close()
-
-
-def _refuse_newer(path: Path, row: tuple[str] | None) -> None:
-    if row is not None and row[0] not in KNOWN:
-        raise LedgerError(
-            f"{path} was written by a newer lumina (schema {row[0]}, this one knows up to {HEAD})", "pip install --upgrade lumina-cloud"
-        )
-
-
-def _configure(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={int(BUSY_SECONDS * 1000)}", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _version(engine: Engine) -> str | None:
-    """Return the schema's revision by plain SQL: importing alembic costs a third of a second."""
-    try:
-        with engine.connect() as connection:
-            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            return None
-        raise
-
-
-def _migrate(engine: Engine, path: Path, version: str | None, clock: Clock) -> None:
-    """Bring the schema up to date, after a copy of a ledger that held something."""
-    from alembic import command
-    from alembic.config import Config
-
-    if version is not None:
-        backup = path.with_name(f"{path.name}.{clock.now():%Y%m%dT%H%M%S}.backup")
-        with sqlite3.connect(path) as source, sqlite3.connect(backup) as target:
-            source.backup(target)
-        backup.chmod(0o600)
-    config = Config()
-    config.set_main_option("script_location", "lumina_cloud:ledger/migrations")
-    with engine.connect().execution_options(writes=True) as connection:
-        # Another process may have migrated while this one waited for the lock: alembic then finds nothing to do.
-        config.attributes["connection"] = connection
-        command.upgrade(config, HEAD)
+__all__: Sequence[str] = ("HEAD", "KNOWN", "Database", "errors_of", "open_database", "way_back")

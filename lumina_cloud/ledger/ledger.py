@@ -2,231 +2,249 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.orm import Session
-
 from lumina_cloud.core import money
-from lumina_cloud.core.edge import edge
-from lumina_cloud.ledger import tables
-from lumina_cloud.ledger.database import errors_of, open_engine
+from lumina_cloud.ledger import curves
+from lumina_cloud.ledger.database import errors_of, open_database
 from lumina_cloud.ledger.records import (
     ArtifactRecord,
+    BudgetRecord,
     ChargeRecord,
     CostRow,
+    CurveRecord,
     EventRecord,
     MetricRecord,
+    NoticeRecord,
     PlanRecord,
     PriceRecord,
     RentalRecord,
     RunRecord,
+    SpendingRecord,
+    SweepRecord,
 )
+from lumina_cloud.ledger.rows import TABLES, to_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
-    from decimal import Decimal
     from pathlib import Path
 
-    from sqlalchemy import Engine, Select
+    from sqlalchemy import Engine
 
     from lumina_cloud.core.clock import Clock
+    from lumina_cloud.ledger.database import Database
     from lumina_cloud.ledger.records import CostKey
+    from lumina_cloud.ledger.transaction import Transaction
 
-Record = TypeVar("Record", PlanRecord, RunRecord, RentalRecord, ChargeRecord, EventRecord, ArtifactRecord, MetricRecord, PriceRecord)
+Record = TypeVar("Record")
 
-_MONEY = ("usd", "usd_per_hour", "usd_cap")
-_CLOSED_RENTALS = ("ended", "lost")
+OPEN_RENTALS = ("intended", "creating", "booting", "ready", "terminating")
+"""States of a rental that may cost money."""
 
-
-def _to_row(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's fields as columns: dollars become micro-dollars."""
-    return {f"{k}_micros" if k in _MONEY else k: money.to_micros(v) if k in _MONEY else v for k, v in values.items()}
-
-
-def _to_record(cls: type[Record], row: tables.Base) -> Record:
-    """Return a row as a frozen record: micro-dollars become dollars."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        column = f"{field.name}_micros" if field.name in _MONEY else field.name
-        value = getattr(row, column)
-        values[field.name] = money.from_micros(value) if field.name in _MONEY else value
-    return cls(**values)
-
-
-class Transaction:
-    """One write transaction: all of it, or nothing."""
-
-    def __init__(self, session: Session, clock: Clock) -> None:
-        self._session = session
-        self._clock = clock
-
-    def add_plan(self, plan: PlanRecord) -> None:
-        """Keep a plan."""
-        self._session.add(tables.Plan(**_to_row(vars(plan))))
-
-    def add_run(self, run: RunRecord) -> None:
-        """Keep a new run."""
-        self._session.add(tables.Run(**_to_row(vars(run))))
-        self._session.flush()
-
-    def update_run(self, run_id: str, **fields: Any) -> None:
-        """Change fields of a run. Raises LookupError when there is no such run."""
-        self._change(tables.Run, tables.Run.run_id == run_id, run_id, fields)
-
-    def add_rental(self, rental: RentalRecord) -> None:
-        """Keep a new rental."""
-        self._session.add(tables.Rental(**_to_row(vars(rental))))
-        self._session.flush()
-
-    def update_rental(self, rental_id: str, **fields: Any) -> None:
-        """Change fields of a rental. Raises LookupError when there is no such rental."""
-        self._change(tables.Rental, tables.Rental.rental_id == rental_id, rental_id, fields)
-
-    def put_charge(self, charge: ChargeRecord) -> None:
-        """Keep a charge, or replace the one of the same id: a live rental's charge grows."""
-        self._session.merge(tables.Charge(**_to_row(vars(charge))))
-
-    def add_event(self, kind: str, *, run_id: str | None = None, rental_id: str | None = None, **data: Any) -> None:
-        """Append an event."""
-        self._session.add(tables.Event(at=self._clock.now(), run_id=run_id, rental_id=rental_id, kind=kind, data=data))
-
-    def put_prices(self, prices: Sequence[PriceRecord]) -> None:
-        """Keep prices that were seen; one of the same kind and moment is replaced."""
-        for price in prices:
-            self._session.merge(tables.PriceSeen(**_to_row(vars(price))))
-
-    def put_metrics(self, run_id: str, metrics: Sequence[MetricRecord]) -> None:
-        """Keep steps; a step that is known already is replaced."""
-        if not metrics:
-            return
-        rows = insert(tables.Metric).values([{"run_id": run_id, "step": m.step, "data": m.data} for m in metrics])
-        self._session.execute(rows.on_conflict_do_update(index_elements=["run_id", "step"], set_={"data": rows.excluded.data}))
-
-    def put_artifacts(self, run_id: str, artifacts: Sequence[ArtifactRecord]) -> None:
-        """Replace the list of a run's files."""
-        self._session.execute(delete(tables.Artifact).where(tables.Artifact.run_id == run_id))
-        self._session.add_all(tables.Artifact(**vars(a)) for a in artifacts)
-
-    def _change(self, table: type[tables.Base], where: Any, name: str, fields: dict[str, Any]) -> None:
-        result = self._session.execute(update(table).where(where).values(**_to_row(fields)))
-        if result.rowcount != 1:  # type: ignore[attr-defined]  # an update's result counts its rows
-            raise LookupError(f"{name} is not in the ledger")
+# Said instead of nothing, so that the index on the time is walked and not the table: no run is older.
+_ANY_TIME = "created_at >= '0001-01-01'"
 
 
 class Ledger:
-    """The plans, runs, rentals, charges and events of one user."""
+    """The plans, runs, rentals, charges and events of one user, or of a team."""
 
-    def __init__(self, engine: Engine, path: Path, clock: Clock) -> None:
-        self._engine = engine
-        self._path = path
-        self._clock = clock
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @classmethod
-    def open(cls, home: Path, clock: Clock) -> Ledger:
-        """Open `home/ledger.db`, made or migrated where needed. Raises LedgerError."""
-        path = home / "ledger.db"
-        return cls(open_engine(path, clock), path, clock)
+    def open(cls, home: Path, clock: Clock, url: str = "") -> Ledger:
+        """Open the ledger of `home` (`ledger.db` there), or the one at `url` or `LUMINA_LEDGER_URL`; it is made or migrated where needed.
+
+        Raises LedgerError, UsageError for a malformed address.
+        """
+        return cls(open_database(home, clock, url))
+
+    @property
+    def _engine(self) -> Engine:
+        return self.database.engine
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
+        self.database.close()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Give a write transaction; it commits at the end and rolls back on any exception. Raises LedgerError."""
-        with errors_of(self._path), Session(self._engine.execution_options(writes=True)) as session:
-            yield Transaction(session, self._clock)
-            session.flush()
-            with edge("ledger.commit"):
-                session.commit()
+        from lumina_cloud.ledger.transaction import Transaction as Writing
 
-    # --- reads ----------------------------------------------------------------------------------------------------------
+        with self.database.writing() as connection:
+            tx = Writing(connection, self.database.clock)
+            yield tx
+            commits, ledger_id = tx.finish()
+            self.database.commit(connection, commits, ledger_id)
+
+    # --- plans and runs -------------------------------------------------------------------------------------------------
 
     def plan(self, plan_id: str) -> PlanRecord | None:
         """Return a plan by its id."""
-        return self._one(PlanRecord, select(tables.Plan).where(tables.Plan.plan_id == plan_id))
+        return self._one(PlanRecord, "WHERE plan_id = :plan_id", plan_id=plan_id)
 
     def last_plan(self) -> PlanRecord | None:
         """Return the newest plan."""
-        return self._one(PlanRecord, select(tables.Plan).order_by(tables.Plan.created_at.desc()).limit(1))
+        return self._one(PlanRecord, f"WHERE {_ANY_TIME} ORDER BY created_at DESC LIMIT 1")
 
     def run(self, run_id: str) -> RunRecord | None:
         """Return a run by its id."""
-        return self._one(RunRecord, select(tables.Run).where(tables.Run.run_id == run_id))
+        return self._one(RunRecord, "WHERE run_id = :run_id", run_id=run_id)
 
-    def runs(self, states: Collection[str] | None = None) -> list[RunRecord]:
-        """Return runs, newest first, all or those in the given states."""
-        query = select(tables.Run).order_by(tables.Run.created_at.desc(), tables.Run.run_id)
-        return self._all(RunRecord, query if states is None else query.where(tables.Run.state.in_(states)))
+    def runs(self, states: Collection[str] | None = None, limit: int | None = None) -> list[RunRecord]:
+        """Return runs, newest first, all or those in the given states, at most `limit` of them."""
+        most = "" if limit is None else f" LIMIT {int(limit)}"
+        if states is None:
+            return self._all(RunRecord, f"WHERE {_ANY_TIME} ORDER BY created_at DESC, run_id{most}")
+        listed, parameters = _listed("state", states)
+        return self._all(RunRecord, f"WHERE state IN ({listed}) ORDER BY created_at DESC, run_id{most}", **parameters)
+
+    def runs_labelled(self, label: str, since: datetime) -> list[RunRecord]:
+        """Return the runs since a moment that carry a label, oldest first."""
+        found = self._all(RunRecord, "WHERE created_at >= :since ORDER BY created_at, run_id", since=self._moment(since))
+        return [run for run in found if label in run.labels]
 
     def run_names(self) -> list[str]:
         """Return the ids of all runs, newest first."""
-        with errors_of(self._path), Session(self._engine) as session:
-            return list(session.scalars(select(tables.Run.run_id).order_by(tables.Run.created_at.desc())))
+        rows = self.database.rows(f"SELECT run_id FROM runs WHERE {_ANY_TIME} ORDER BY created_at DESC, run_id")
+        return [str(row["run_id"]) for row in rows]
+
+    def names_beginning(self, prefix: str, limit: int = 7) -> list[str]:
+        """Return ids of runs that begin so, at most `limit`, in their order."""
+        rows = self.database.rows(
+            f"SELECT run_id FROM runs WHERE run_id >= :low AND run_id < :high ORDER BY run_id LIMIT {int(limit)}",
+            {"low": prefix, "high": f"{prefix}\U0010ffff"},
+        )
+        return [str(row["run_id"]) for row in rows]
+
+    # --- what belongs to runs -------------------------------------------------------------------------------------------
 
     def rentals(self, run_id: str) -> list[RentalRecord]:
         """Return a run's rentals in their order."""
-        return self._all(RentalRecord, select(tables.Rental).where(tables.Rental.run_id == run_id).order_by(tables.Rental.attempt))
+        return self._all(RentalRecord, "WHERE run_id = :run_id ORDER BY attempt", run_id=run_id)
 
     def open_rentals(self) -> list[RentalRecord]:
         """Return rentals that may still cost money."""
-        return self._all(RentalRecord, select(tables.Rental).where(tables.Rental.state.not_in(_CLOSED_RENTALS)).order_by(tables.Rental.tag))
+        listed, parameters = _listed("state", OPEN_RENTALS)
+        return self._all(RentalRecord, f"WHERE state IN ({listed}) ORDER BY tag", **parameters)
+
+    def rentals_since(self, provider: str, since: datetime) -> list[RentalRecord]:
+        """Return a provider's rentals that were intended at or after a moment."""
+        tail = "WHERE provider = :provider AND intended_at >= :since ORDER BY intended_at, rental_id"
+        return self._all(RentalRecord, tail, provider=provider, since=self._moment(since))
+
+    def rental_of_instance(self, provider: str, instance_id: str) -> RentalRecord | None:
+        """Return the rental of a provider's instance."""
+        tail = "WHERE instance_id = :instance_id AND provider = :provider"
+        return self._one(RentalRecord, tail, instance_id=instance_id, provider=provider)
+
+    def has_rentals(self, provider: str) -> bool:
+        """Whether anything was ever rented from a provider."""
+        return bool(self.database.rows("SELECT rental_id FROM rentals WHERE provider = :provider LIMIT 1", {"provider": provider}))
 
     def events(self, run_id: str) -> list[EventRecord]:
         """Return what happened to a run, oldest first."""
-        return self._all(EventRecord, select(tables.Event).where(tables.Event.run_id == run_id).order_by(tables.Event.event_id))
+        return self._all(EventRecord, "WHERE run_id = :run_id ORDER BY event_id", run_id=run_id)
 
     def metrics(self, run_id: str) -> list[MetricRecord]:
-        """Return a run's steps in their order."""
-        return self._all(MetricRecord, select(tables.Metric).where(tables.Metric.run_id == run_id).order_by(tables.Metric.step))
+        """Return a selection of a run's steps in their order; its own `metrics.jsonl` has all of them."""
+        curve = self._one(CurveRecord, "WHERE run_id = :run_id", run_id=run_id)
+        return [] if curve is None else curves.points_of(curve)
 
     def artifacts(self, run_id: str) -> list[ArtifactRecord]:
         """Return the files of a run that came home."""
-        return self._all(ArtifactRecord, select(tables.Artifact).where(tables.Artifact.run_id == run_id).order_by(tables.Artifact.path))
+        return self._all(ArtifactRecord, "WHERE run_id = :run_id ORDER BY path", run_id=run_id)
 
-    def charges(self, run_id: str | None = None) -> list[ChargeRecord]:
-        """Return charges in their order, of one run or of all."""
-        query = select(tables.Charge).order_by(tables.Charge.since, tables.Charge.charge_id)
-        return self._all(ChargeRecord, query if run_id is None else query.where(tables.Charge.run_id == run_id))
+    # --- money ----------------------------------------------------------------------------------------------------------
 
-    def prices(self, since: datetime, gpu: str | None = None, provider: str | None = None) -> list[PriceRecord]:
-        """Return prices that were seen since then, oldest first."""
-        query = (
-            select(tables.PriceSeen).where(tables.PriceSeen.seen_at >= since).order_by(tables.PriceSeen.seen_at, tables.PriceSeen.provider)
-        )
-        if gpu is not None:
-            query = query.where(tables.PriceSeen.gpu == gpu)
-        return self._all(PriceRecord, query if provider is None else query.where(tables.PriceSeen.provider == provider))
+    def charges(self, run_id: str | None = None, *, all_of_them: bool = False) -> list[ChargeRecord]:
+        """Return charges in their order, of one run or of all: those that count, or also those that a bill has taken the place of."""
+        where = "" if run_id is None else "WHERE run_id = :run_id"
+        found = self._all(ChargeRecord, f"{where} ORDER BY since, charge_id", **({} if run_id is None else {"run_id": run_id}))
+        return found if all_of_them else [c for c in found if c.counted]
+
+    def charges_of(self, run_ids: Collection[str]) -> dict[str, list[ChargeRecord]]:
+        """Return the charges that count of several runs, by run."""
+        found: dict[str, list[ChargeRecord]] = {run_id: [] for run_id in run_ids}
+        names = list(found)
+        for start in range(0, len(names), 500):
+            listed, parameters = _listed("run", names[start : start + 500])
+            for charge in self._all(ChargeRecord, f"WHERE run_id IN ({listed}) ORDER BY since, charge_id", **parameters):
+                if charge.counted:
+                    found[charge.run_id].append(charge)
+        return found
+
+    def charges_of_rental(self, rental_id: str) -> list[ChargeRecord]:
+        """Return all charges of a rental, counted or not."""
+        return self._all(ChargeRecord, "WHERE rental_id = :rental_id ORDER BY since, charge_id", rental_id=rental_id)
 
     def spent(self, run_id: str) -> Decimal:
         """Return the sum of a run's charges."""
-        with errors_of(self._path), Session(self._engine) as session:
-            total = session.scalar(select(func.sum(tables.Charge.usd_micros)).where(tables.Charge.run_id == run_id))
-            return money.from_micros(total or 0)
+        return sum((c.usd for c in self.charges(run_id)), Decimal(0))
+
+    def spending(self, dimension: str) -> list[SpendingRecord]:
+        """Return the money under each key of a dimension."""
+        return self._all(SpendingRecord, "WHERE dimension = :dimension ORDER BY key", dimension=dimension)
+
+    def spending_in(self, dimension: str, prefix: str) -> list[SpendingRecord]:
+        """Return the money under those keys of a dimension that begin so."""
+        tail = "WHERE dimension = :dimension AND key >= :low AND key < :high ORDER BY key"
+        return self._all(SpendingRecord, tail, dimension=dimension, low=prefix, high=f"{prefix}\U0010ffff")
 
     def costs(self, by: CostKey) -> list[CostRow]:
-        """Return spending under each value of a key, largest first. A charge belongs to the month (UTC) in which it began."""
-        key = func.strftime("%Y-%m", tables.Charge.since) if by == "month" else getattr(tables.Run, by)
-        hours = func.sum((func.julianday(tables.Charge.until) - func.julianday(tables.Charge.since)) * 24.0)
-        total = func.sum(tables.Charge.usd_micros)
-        query = (
-            select(key, total, hours, func.count(tables.Charge.run_id.distinct()))
-            .join(tables.Run, tables.Run.run_id == tables.Charge.run_id)
-            .group_by(key)
-            .order_by(total.desc(), key)
-        )
-        with errors_of(self._path), Session(self._engine) as session:
-            rows = session.execute(query).all()
-        return [CostRow(key=k, usd=money.from_micros(m), hours=round(h or 0.0, 6), runs=n) for k, m, h, n in rows]
+        """Return spending under each value of a key, largest first.
 
-    def _one(self, cls: type[Record], query: Select[Any]) -> Record | None:
-        return next(iter(self._all(cls, query)), None)
+        What a charge costs is shared out over the days (UTC) that it spans, by time.
+        """
+        found = sorted(self.spending(by), key=lambda s: (-s.usd_micros, s.key))
+        return [CostRow(s.key, money.from_micros(s.usd_micros), round(s.microseconds / 3.6e9, 6), s.runs, s) for s in found]
 
-    def _all(self, cls: type[Record], query: Select[Any]) -> list[Record]:
-        with errors_of(self._path), Session(self._engine) as session:
-            return [_to_record(cls, row) for row in session.scalars(query)]
+    def prices(self, since: datetime, gpu: str | None = None, provider: str | None = None) -> list[PriceRecord]:
+        """Return prices that were seen since then, oldest first."""
+        known = {"since": self._moment(since)} | {k: v for k, v in (("gpu", gpu), ("provider", provider)) if v is not None}
+        where = "".join(f" AND {name} = :{name}" for name in known if name != "since")
+        return self._all(PriceRecord, f"WHERE seen_at >= :since{where} ORDER BY seen_at, provider", **known)
+
+    # --- budgets, notices, sweeps ---------------------------------------------------------------------------------------
+
+    def budgets(self) -> list[BudgetRecord]:
+        """Return all caps."""
+        return self._all(BudgetRecord, "WHERE project >= '' ORDER BY project, month")
+
+    def due_notices(self, now: datetime, limit: int = 20) -> list[NoticeRecord]:
+        """Return notices that are to be sent by now, oldest first."""
+        return self._all(NoticeRecord, f"WHERE state = 'due' AND due_at <= :now ORDER BY due_at LIMIT {int(limit)}", now=self._moment(now))
+
+    def notice(self, notice_id: str) -> NoticeRecord | None:
+        """Return a notice by its id."""
+        return self._one(NoticeRecord, "WHERE notice_id = :notice_id", notice_id=notice_id)
+
+    def sweep(self, sweep_id: str) -> SweepRecord | None:
+        """Return a sweep by its id."""
+        return self._one(SweepRecord, "WHERE sweep_id = :sweep_id", sweep_id=sweep_id)
+
+    # --- rows -----------------------------------------------------------------------------------------------------------
+
+    def _moment(self, moment: datetime) -> datetime | str:
+        """Return a moment as the database compares it."""
+        from datetime import UTC
+
+        return moment if self.database.path is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def _one(self, cls: type[Record], tail: str, **parameters: Any) -> Record | None:
+        return next(iter(self._all(cls, tail, **parameters)), None)
+
+    def _all(self, cls: type[Record], tail: str, **parameters: Any) -> list[Record]:
+        rows = self.database.rows(f"SELECT * FROM {TABLES[cls]} {tail}", parameters)
+        with errors_of(self.database.where, self.database.path):
+            return [to_record(cls, row) for row in rows]
+
+
+def _listed(name: str, values: Collection[str]) -> tuple[str, Mapping[str, Any]]:
+    """Return the parameters of an IN list, and their values."""
+    parameters = {f"{name}{n}": value for n, value in enumerate(values)}
+    return ", ".join(f":{key}" for key in parameters), parameters

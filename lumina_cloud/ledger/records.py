@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ RENTAL_STATES = ("intended", "creating", "booting", "ready", "terminating", "end
 RunState = Literal["planned", "provisioning", "preparing", "training", "finishing", "succeeded", "failed", "stopped"]
 RentalState = Literal["intended", "creating", "booting", "ready", "terminating", "ended", "lost"]
 Basis = Literal["metered", "billed"]
-CostKey = Literal["model", "arch", "provider", "gpu", "month"]
+ChargeKind = Literal["gpu", "storage", "traffic", "other"]
+Ending = Literal["", "finished", "stopped", "failed", "interrupted"]
+CostKey = Literal["model", "arch", "provider", "gpu", "project", "label", "day", "week", "month"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class RunRecord:
     progress: dict[str, Any]
     """The trainer's last heartbeat."""
     result: dict[str, Any]
+    project: str = ""
+    """What the money is for; empty when nobody said."""
+    labels: list[str] = field(default_factory=list)
+    """Free words, or `name=value`, by which costs can be shown."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,15 @@ class RentalRecord:
     intended_at: datetime
     ready_at: datetime | None
     ended_at: datetime | None
+    training_at: datetime | None = None
+    """When the trainer made its first step on this machine; before that it booted."""
+    work_ended_at: datetime | None = None
+    """When the trainer was over; after that the machine idled until it ended."""
+    saved_at: datetime | None = None
+    """When the last checkpoint that is safe was made: an interruption loses what came after."""
+    ending: Ending = ""
+    """How its work ended; empty while it goes on, and when it never began."""
+    interruptible: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,12 @@ class ChargeRecord:
     since: datetime
     until: datetime
     basis: Basis
+    kind: ChargeKind = "gpu"
+    """What it is for: the machine's time, or what its provider bills beside it."""
+    counted: bool = True
+    """Whether it counts as spent: a metered charge no more does once the provider's own bill is here."""
+    source: str = ""
+    """The provider's own id of it, when it is billed."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,8 @@ class EventRecord:
     rental_id: str | None
     kind: str
     data: dict[str, Any]
+    previous: str = ""
+    """Seal of the event before it, so that none can be taken out unseen."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +139,7 @@ class ArtifactRecord:
 
 @dataclass(frozen=True)
 class MetricRecord:
-    """One step of a run."""
+    """One step of a run. The ledger keeps a thinned-out selection; the run's own `metrics.jsonl` has all of them."""
 
     run_id: str
     step: int
@@ -137,6 +160,91 @@ class PriceRecord:
 
 
 @dataclass(frozen=True)
+class SpendingRecord:
+    """Money under one key of one dimension, kept up to date by every transaction, in whole micro-dollars and micro-seconds.
+
+    `usd_micros` is the sum of the eight parts that follow it, of which `billed_micros` has been billed by a provider.
+    """
+
+    dimension: str
+    key: str
+    usd_micros: int = 0
+    training_micros: int = 0
+    boot_micros: int = 0
+    failed_micros: int = 0
+    interrupted_micros: int = 0
+    idle_micros: int = 0
+    storage_micros: int = 0
+    traffic_micros: int = 0
+    other_micros: int = 0
+    billed_micros: int = 0
+    microseconds: int = 0
+    """Machine time."""
+    runs: int = 0
+    tokens: int = 0
+    loss_drop_millionths: int = 0
+    """Validation loss before the first step less that after the last, summed over runs."""
+    planned_micros: int = 0
+    """What the plans of runs that succeeded expected."""
+    planned_actual_micros: int = 0
+    """What those same runs cost."""
+
+
+@dataclass(frozen=True)
+class CurveRecord:
+    """A run's metrics, thinned out: `columns` holds one list a figure, `step` among them, all of the same length."""
+
+    run_id: str
+    stride: int
+    last_step: int
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BudgetRecord:
+    """The most that a project may cost in a month; an empty project is all of them, an empty month every month."""
+
+    project: str
+    month: str
+    usd_cap: Decimal
+    set_at: datetime
+
+
+@dataclass(frozen=True)
+class NoticeRecord:
+    """Something that the user is to be told by a webhook. `notice_id` says what happened: it is told once."""
+
+    notice_id: str
+    at: datetime
+    kind: str
+    run_id: str | None
+    body: dict[str, Any]
+    state: Literal["due", "sent", "given_up"]
+    attempts: int
+    due_at: datetime
+    error: str
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """Many runs over a grid of settings, under one budget."""
+
+    sweep_id: str
+    created_at: datetime
+    spec: dict[str, Any]
+    usd_cap: Decimal
+    state: Literal["running", "finished", "stopped"]
+
+
+@dataclass(frozen=True)
+class FactRecord:
+    """Something that the ledger knows about itself: its own id, its number of commits, the head of its events."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
 class CostRow:
     """Spending under one key; `hours` are billed machine hours."""
 
@@ -144,3 +252,4 @@ class CostRow:
     usd: Decimal
     hours: float
     runs: int
+    spending: SpendingRecord | None = None

@@ -1,11 +1,28 @@
-"""The tables. Money is whole micro-dollars, times are aware and stored in UTC, states are of the closed lists."""
+"""The tables. Money is whole micro-dollars, times are aware and stored in UTC, states are of the closed lists.
+
+Their columns are the fields of the records of the same name, and a seal (`lumina_cloud.ledger.rows`); a test holds the two equal.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -45,7 +62,16 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, int: Integer, float: Float}  # noqa: RUF012  # SQLAlchemy's own shape
+    # SQLAlchemy's own shape.
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        int: Integer,
+        float: Float,
+        bool: Boolean(create_constraint=False),
+    }
+    seal: Mapped[str] = mapped_column(String(16), sort_order=1000)
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -89,6 +115,8 @@ class Run(Base):
     stop_requested_at: Mapped[datetime | None]
     progress: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any]]
+    project: Mapped[str] = mapped_column(String(80))
+    labels: Mapped[list[str]]
 
 
 class Rental(Base):
@@ -99,6 +127,8 @@ class Rental(Base):
         CheckConstraint(_one_of("state", RENTAL_STATES), name="state"),
         CheckConstraint("usd_per_hour_micros >= 0", name="price"),
         Index("ix_rentals_run_attempt", "run_id", "attempt", unique=True),
+        Index("ix_rentals_provider_intended", "provider", "intended_at"),
+        Index("ix_rentals_instance", "instance_id"),
     )
     rental_id: Mapped[str] = mapped_column(String(100), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"))
@@ -114,6 +144,11 @@ class Rental(Base):
     intended_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    training_at: Mapped[datetime | None]
+    work_ended_at: Mapped[datetime | None]
+    saved_at: Mapped[datetime | None]
+    ending: Mapped[str] = mapped_column(String(20))
+    interruptible: Mapped[bool]
 
 
 class PriceSeen(Base):
@@ -137,6 +172,7 @@ class Charge(Base):
     __table_args__ = (
         CheckConstraint("usd_micros >= 0", name="amount"),
         CheckConstraint("basis IN ('metered', 'billed')", name="basis"),
+        CheckConstraint("kind IN ('gpu', 'storage', 'traffic', 'other')", name="kind"),
     )
     charge_id: Mapped[str] = mapped_column(String(120), primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True)
@@ -147,13 +183,17 @@ class Charge(Base):
     since: Mapped[datetime]
     until: Mapped[datetime]
     basis: Mapped[str] = mapped_column(String(10))
+    kind: Mapped[str] = mapped_column(String(10))
+    counted: Mapped[bool]
+    source: Mapped[str] = mapped_column(String(200))
 
 
 class Event(Base):
-    """Something that happened."""
+    """Something that happened. Triggers refuse to change or to remove a row; each row's seal covers that of the row before it."""
 
     __tablename__ = "events"
     event_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    previous: Mapped[str] = mapped_column(String(16))
     at: Mapped[datetime]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.run_id"), index=True)
     rental_id: Mapped[str | None] = mapped_column(ForeignKey("rentals.rental_id"))
@@ -161,13 +201,14 @@ class Event(Base):
     data: Mapped[dict[str, Any]]
 
 
-class Metric(Base):
-    """One step of a run."""
+class Curve(Base):
+    """A run's metrics, thinned out. The view `metrics` shows its steps as rows."""
 
-    __tablename__ = "metrics"
+    __tablename__ = "curves"
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
-    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    data: Mapped[dict[str, Any]]
+    stride: Mapped[int]
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    columns: Mapped[dict[str, Any]]
 
 
 class Artifact(Base):
@@ -179,3 +220,74 @@ class Artifact(Base):
     path: Mapped[str] = mapped_column(String(400), primary_key=True)
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+
+
+class Spending(Base):
+    """Money under one key of one dimension: what `costs` reads."""
+
+    __tablename__ = "spending"
+    dimension: Mapped[str] = mapped_column(String(20), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    usd_micros: Mapped[int] = mapped_column(BigInteger)
+    training_micros: Mapped[int] = mapped_column(BigInteger)
+    boot_micros: Mapped[int] = mapped_column(BigInteger)
+    failed_micros: Mapped[int] = mapped_column(BigInteger)
+    interrupted_micros: Mapped[int] = mapped_column(BigInteger)
+    idle_micros: Mapped[int] = mapped_column(BigInteger)
+    storage_micros: Mapped[int] = mapped_column(BigInteger)
+    traffic_micros: Mapped[int] = mapped_column(BigInteger)
+    other_micros: Mapped[int] = mapped_column(BigInteger)
+    billed_micros: Mapped[int] = mapped_column(BigInteger)
+    microseconds: Mapped[int] = mapped_column(BigInteger)
+    runs: Mapped[int]
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    loss_drop_millionths: Mapped[int] = mapped_column(BigInteger)
+    planned_micros: Mapped[int] = mapped_column(BigInteger)
+    planned_actual_micros: Mapped[int] = mapped_column(BigInteger)
+
+
+class Budget(Base):
+    """The most that a project may cost in a month."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (CheckConstraint("usd_cap_micros >= 0", name="cap"),)
+    project: Mapped[str] = mapped_column(String(80), primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    usd_cap_micros: Mapped[int] = mapped_column(BigInteger)
+    set_at: Mapped[datetime]
+
+
+class Notice(Base):
+    """Something that the user is to be told."""
+
+    __tablename__ = "notices"
+    __table_args__ = (CheckConstraint("state IN ('due', 'sent', 'given_up')", name="state"), Index("ix_notices_due", "state", "due_at"))
+    notice_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(40))
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.run_id"))
+    body: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(10))
+    attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    error: Mapped[str] = mapped_column(Text)
+
+
+class Sweep(Base):
+    """Many runs over a grid of settings. Its runs carry the label `sweep=ID`."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (CheckConstraint("state IN ('running', 'finished', 'stopped')", name="state"),)
+    sweep_id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    created_at: Mapped[datetime]
+    spec: Mapped[dict[str, Any]]
+    usd_cap_micros: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(10))
+
+
+class Fact(Base):
+    """What the ledger knows about itself."""
+
+    __tablename__ = "facts"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

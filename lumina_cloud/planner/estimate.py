@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from lumina_cloud.catalog.gpus import Gpu
+    from lumina_cloud.planner.costs import Costs
+    from lumina_cloud.planner.duration import Parts
     from trainer.config import RunConfig
 
 
@@ -77,9 +79,18 @@ class Estimate:
     loss: Interval
     """Validation loss at the end, nats per token."""
     fits: bool
-    """Whether even `memory_gib.high` is usable."""
+    """Whether even `memory_upper_gib` is usable."""
     config: RunConfig
     """The workload with layout and device filled in: what the trainer is given."""
     host_memory_gib: float = 0.0
     """What offloading needs of the machine's main memory, all GPUs together."""
     basis: Literal["modelled", "measured"] = "modelled"
+    memory_upper_gib: float = 0.0
+    """Per GPU, not exceeded in 95 cases of 100: what `fits` goes by."""
+    parts: Parts | None = None
+    """The expected hours by part."""
+    costs: Costs | None = None
+    """The expected dollars by part."""
+    checkpoint_gib: float = 0.0
+    checkpoint_minutes_best: float | None = None
+    """Between checkpoints on an interruptible machine, after Young and Daly."""

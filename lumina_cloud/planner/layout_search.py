@@ -81,7 +81,7 @@ def choose(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> Ch
         found = _largest_that_fits(config, layout, micro_batches, gpu, usable)
         if found is None:
             least = _weigh(_in(config, layout, micro_batches[0]), gpu, fits=False)
-            smallest = least if smallest is None or least.memory.gib.high < smallest.memory.gib.high else smallest
+            smallest = least if smallest is None or least.memory.upper_gib < smallest.memory.upper_gib else smallest
             continue
         candidate = _as_fast_but_smaller(config, layout, micro_batches[: found + 1], gpu)
         if best is None or _speed(candidate) > _speed(best):
@@ -112,7 +112,7 @@ def _largest_that_fits(config: RunConfig, layout: LayoutConfig, micro_batches: t
     """Return the index of the largest micro batch whose upper bound of memory is usable, None where not even the first's is."""
 
     def need(micro_batch: int) -> float:
-        return memory(config, replace(layout, micro_batch=micro_batch), gpu).gib.high
+        return memory(config, replace(layout, micro_batch=micro_batch), gpu).upper_gib
 
     place = bisect_right(micro_batches, usable, key=need)
     return place - 1 if place else None

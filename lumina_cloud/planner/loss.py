@@ -62,6 +62,40 @@ def loss(config: RunConfig) -> Interval:
     return Interval(min(low, 0.9 * ceiling), min(mid, 0.95 * ceiling), min(high, ceiling))
 
 
+def derivation(config: RunConfig) -> list[str]:
+    """Return how the loss came about, and what it cannot know, line by line."""
+    training, ceiling = config.training, math.log(config.model.vocab)
+    n, tokens = float(count_parameters(config.model).active), float(training.tokens)
+    unknown = "it cannot know: how clean the text is, the tokenizer trained on it, the learning rate, luck of the seed"
+    if not is_fitted(config):
+        return [
+            f"loss: no law was fitted to {n:,.0f} parameters with a vocabulary of {config.model.vocab:,}; all that is certain is that it "
+            f"starts at ln(vocabulary) = {ceiling:.3f} and ends above 0",
+            unknown,
+        ]
+    unique = min(float(training.unique_tokens), tokens)
+    worth = _worth(unique, tokens / unique - 1, R_DATA)
+    out = [
+        f"loss law: {E:.4f} + {A:.1f} / N^{ALPHA:.4f} + {B:.1f} / D^{ALPHA:.4f} = {_law(config, tokens):.3f} nats a token for "
+        f"N = {n:,.0f} active parameters, D = {tokens:,.0f} tokens  [Muennighoff et al. 2023; fitted on C4, GPT-2's tokenizer]",
+        f"{tokens / unique:.3g} epochs: {tokens:,.0f} tokens, {unique:,.0f} of them different, are worth {worth:,.0f} new ones  "
+        f"[R* = {R_DATA:g}, the same]",
+        f"real runs lie {OFFSET_LOW:+.2f} to {OFFSET_HIGH:+.2f} from the law, {OFFSET:+.2f} is taken  "
+        "[124M parameters: 3.28 after 10^10 tokens of FineWeb (llm.c, modded-nanogpt); the law says 3.04]",
+    ]
+    if config.model.has_experts:
+        out.append(
+            f"experts: between nothing and a factor {EXPERT_GAIN:.3f} on what is above {E:.3f}  [refit of public runs, P^-0.199 E^-0.074]"
+        )
+    if config.model.has_depth_routing:
+        share = _depth_share(config)
+        out.append(
+            f"depth routing: a token is worth between {share:.2f} (its share of the dense twin's FLOPs) and 1 of a dense model's  "
+            "[Raposo et al. 2024, arXiv 2404.02258: equal loss at equal training FLOPs]"
+        )
+    return [*out, unknown]
+
+
 def _depth_share(config: RunConfig) -> float:
     """FLOPs of the model over those of its twin without depth routing."""
     if not config.model.has_depth_routing:

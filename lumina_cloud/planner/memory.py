@@ -1,22 +1,27 @@
-"""Memory per GPU, item by item, for AdamW under DeepSpeed's ZeRO.
+"""Memory per GPU, item by item.
 
-Bytes per parameter and their sharding: Rajbhandari et al. 2020 (arXiv 1910.02054, section 3.1 and 5); what is live during the
-optimizer's step beside them: DeepSpeed's own `estimate_zero2_model_states_mem_needs`, which counts fp32 gradients too.
-Activations come from `quantities`. The peak is either in the backward pass (activations live) or in the optimizer's step
-(fp32 gradients and temporaries live), never in both.
+Model states by precision, optimizer and sharding: Rajbhandari et al. 2020 (arXiv 1910.02054, sections 3.1 and 5). The peak is at one
+of three moments: where forward turns into backward (activations and logits live), at the end of the backward pass (all gradients
+live), or in the optimizer's step (its temporaries live). Items are those of the worst moment.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import units
+from lumina_cloud.planner import setting as settings
+from lumina_cloud.planner import shape as shapes
+from lumina_cloud.planner.activations import block, logit_bytes, loss_tokens
+from lumina_cloud.planner.constants import memory_constants
 from lumina_cloud.planner.estimate import Interval, MemoryItem
-from lumina_cloud.planner.quantities import Quantities, quantities
 
 if TYPE_CHECKING:
     from lumina_cloud.catalog.gpus import Gpu
+    from lumina_cloud.planner.setting import Setting
+    from lumina_cloud.planner.shape import Shape
     from trainer.config import LayoutConfig, RunConfig
 
 BUCKET_ELEMENTS = 500_000_000
@@ -25,8 +30,7 @@ BUCKET_ELEMENTS = 500_000_000
 LIVE_ELEMENTS = 1_000_000_000
 """Parameters that ZeRO stage 3 holds gathered at most: DeepSpeed's default `stage3_max_live_parameters`."""
 
-LOSS_CHUNK_TOKENS = 2048
-"""The trainer's loss never holds the logits of more tokens at once."""
+DDP_BUCKET_BYTES = 25 * 2**20
 
 CUDA_CONTEXT_GIB = 0.75
 """Context, loaded kernels and cuBLAS workspace."""
@@ -34,11 +38,41 @@ CUDA_CONTEXT_GIB = 0.75
 NCCL_GIB = 0.4
 """Channels and buffers of the collectives."""
 
-CPU_PROCESS_GIB = 0.55
-"""Resident size of a Python process with torch and DeepSpeed loaded, before any model."""
+CPU_PROCESS_GIB = 0.24
+"""Resident size of a Python process with torch loaded, before any model."""
+CPU_LATER_GIB = 0.21
+"""What it loads on the way: DeepSpeed's engine, autograd, kernels."""
+CPU_KERNELS_GIB = 0.69
+"""Kernels that oneDNN keeps for experts' 16-bit products, one for each number of rows, up to its limit of 1024."""
+CPU_RESERVE = 0.2
+"""Of activations: what the C library keeps of freed memory."""
+CPU_SPREAD = 0.15
+CPU_STEP_BYTES = 12
+"""Per parameter: fp32 gradients and AdamW's two temporaries, which the C library does not put where activations were."""
 
-FRAGMENTATION = 0.08
-"""Of activations: what torch's caching allocator reserves above what it has given out. Published logs show 4 % to 73 %."""
+EXACT = 1.01
+"""Of states, whose bytes are known: alignment and small buffers."""
+
+RESERVED = frozenset({"torchtitan"})
+"""Frameworks that report what torch's allocator has reserved, not what it has given out."""
+GATHERED_WHOLE = frozenset({"litgpt"})
+"""Published peaks of litgpt's full fine-tuning under FSDP are reached only if the model is one unit:
+all weights gathered, all gradients whole."""
+DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
+"""Frameworks whose published figures are the driver's: context included."""
+FUSED_STEP = frozenset(
+    {
+        *("torchtitan", "torchtune", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "deepspeed", settings.OURS),
+        *("nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
+    }
+)
+"""Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
+SMALL_BUCKETS = frozenset({"huggingface"})
+"""Used through transformers, whose `auto` makes a bucket as large as the width squared."""
+STAGE_STAYS_GATHERED = frozenset({"torchtitan"})
+"""With pipeline stages it gathers a stage's weights once a step, and adds gradients up whole in fp32 until its end."""
+ONE_BUCKET = frozenset({"deepspeed"})
+"""Without overlapping communication, the default, one bucket is filled while none is on its way."""
 
 
 @dataclass(frozen=True)
@@ -46,109 +80,259 @@ class Memory:
     """What one GPU holds at the peak, and the host's main memory that offloading takes, all GPUs together."""
 
     items: tuple[MemoryItem, ...]
+    """They add up to `gib.mid`."""
     gib: Interval
+    """Of the whole process, the context included."""
+    upper_gib: float
+    """Not exceeded in 95 of 100 cases: what a decision whether it fits goes by."""
+    reported: Interval
+    """What the framework itself reports as its peak: without what lies outside torch's allocator."""
     host_gib: float
+    states_gib: float
+    working_gib: float
+    """What comes and goes."""
+    outside_gib: float
+
+    def room(self, usable_gib: float) -> float:
+        """Return the factor on what comes and goes that would just fit."""
+        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.working_gib if self.working_gib else math.inf
 
 
 def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     """Count the memory per GPU of `config` in `layout`. The layout in `config` is not looked at."""
-    q = quantities(config.model, config.training.seq_len, config.training.precision)
-    states = _states(q, layout)
-    passing = _passing(q, layout, config.training.seq_len)
-    stepping = _stepping(q, layout, gpu)
-    peak = passing if sum(passing.values()) >= sum(stepping.values()) else stepping
-    outside = _outside(layout, gpu)
-    reserve = FRAGMENTATION * sum(peak.values())
-    n_bytes = {**states, **peak, "allocator reserve": reserve, **outside}
-    items = tuple(MemoryItem(name, units.gib(size)) for name, size in n_bytes.items() if size > 0)
-    return Memory(items, _interval(sum(states.values()), sum(peak.values()), reserve, sum(outside.values())), _host_gib(q, layout))
+    training = config.training
+    return of_setting(
+        shapes.of_model(config.model, training.seq_len), settings.of_layout(layout, training.seq_len, training.precision, gpu.device), gpu
+    )
 
 
-def _interval(states: float, peak: float, reserve: float, outside: float) -> Interval:
-    """Return the range: states are counted exactly, activations to a quarter, what is outside of torch to a half."""
-    mid = states + peak + reserve + outside
-    low = 0.97 * states + 0.75 * peak + 0.5 * outside
-    high = 1.02 * states + 1.25 * peak + reserve + 1.5 * outside
-    return Interval(units.gib(low), units.gib(mid), units.gib(high))
+def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
+    """Count the memory per GPU of a model in a setting."""
+    states = _states(shape, setting)
+    moments = [_turning(shape, setting), _backward_ends(shape, setting)]
+    if gpu.device == "cuda":
+        moments.append(_stepping(shape, setting))
+    peak = max(moments, key=lambda found: sum(found.values()))
+    outside = _outside(shape, setting, gpu)
+    c = memory_constants()
+    kept, working, out = sum(states.values()), sum(peak.values()), sum(outside.values())
+    on_cpu = gpu.device == "cpu"
+    reserve = CPU_RESERVE * (working - peak.get("logits and loss", 0.0)) if on_cpu else c.reserve * working
+    items = {**states, **peak, "allocator reserve": reserve, **outside}
+    reported = reserve if setting.framework in RESERVED else 0.0
+    reported += out if setting.framework in DRIVER_READING or gpu.device == "cpu" else 0.0
+    off, bound = c.interval(setting.framework, split=setting.is_split), max(1.0, c.bound(setting.framework, split=setting.is_split))
+    if on_cpu:
+        # All of it is read off the process: there is no allocator that counts.
+        kept, working, reserve, reported, off, bound = kept + out, working + reserve, 0.0, 0.0, CPU_SPREAD, 1 + CPU_SPREAD
+        out = 0.0
+    # Of a model that is split, the states are uncertain too: stages and ranks differ.
+    upper = kept * (bound if setting.is_split else EXACT) + working * bound + out
+    return Memory(
+        items=tuple(MemoryItem(name, units.gib(size)) for name, size in items.items() if size > 0),
+        gib=_within(_interval(kept, working, reserve + out, off), units.gib(upper)),
+        upper_gib=units.gib(upper),
+        reported=_interval(kept, working, reported, off),
+        host_gib=_host_gib(shape, setting),
+        states_gib=units.gib(kept),
+        working_gib=units.gib(working),
+        outside_gib=units.gib(out),
+    )
 
 
-def _shard(layout: LayoutConfig, from_stage: int) -> int:
-    """Over how many GPUs something is spread that ZeRO shards from a stage on."""
-    return layout.n_gpus if layout.zero_stage >= from_stage else 1
+def _interval(states: float, working: float, rest: float, off: float) -> Interval:
+    """Return the range: states are counted almost exactly, what comes and goes is off by a share `off`, what is outside by a half."""
+    low = states * (1 - off / 4) + working / (1 + off) + 0.5 * rest
+    high = states * (1 + off / 4) + working * (1 + off) + 1.5 * rest
+    return Interval(units.gib(max(0.0, low)), units.gib(states + working + rest), units.gib(high))
 
 
-def _states(q: Quantities, layout: LayoutConfig) -> dict[str, float]:
+def _within(interval: Interval, upper: float) -> Interval:
+    """Return an interval that ends at the bound which decides what fits, if it would go beyond."""
+    return Interval(interval.low, interval.mid, max(interval.mid, min(interval.high, upper)))
+
+
+# --- states --------------------------------------------------------------------------------------------------------------
+
+
+def local_parameters(shape: Shape, setting: Setting) -> float:
+    """Parameters of one replica's part on a GPU: after tensor, pipeline and expert parallelism, before any sharding."""
+    dense = shape.parameters - shape.expert_parameters
+    blocks = dense - shape.embedding_parameters + shape.expert_parameters / setting.expert
+    # The first pipeline stage holds the embedding beside its blocks, the last the head (or the embedding again, where tied).
+    embedding = shape.embedding_parameters if setting.pipeline == 1 else shape.vocab * shape.d_model
+    return (blocks / setting.pipeline + embedding) / setting.tensor
+
+
+def _shard(setting: Setting, from_stage: int) -> int:
+    """Over how many GPUs something is spread that is sharded from a stage on."""
+    return setting.shards if setting.stage >= from_stage else 1
+
+
+def _states(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that stay from the first step to the last."""
-    n, size = q.parameters.total, q.bytes_per_element
-    weights, gradients = float(size * n), float(size * n)
-    optimizer = 8.0 * n / _shard(layout, 1)
-    # DeepSpeed keeps a copy of its shard even of fp32 weights; stage 0 in fp32 would need none and is counted too high.
-    master = 4.0 * n / _shard(layout, 1)
-    if layout.offload != "none":
-        # Gradients leave for the host bucket by bucket; two buckets are in flight.
-        gradients = min(gradients, 2.0 * size * BUCKET_ELEMENTS)
-        optimizer = master = 0.0
-    else:
-        gradients /= _shard(layout, 2)
-    gathered = 0.0
-    if layout.zero_stage == 3:
-        # Two layers gathered at least, one computing and one fetched ahead, and the embedding.
-        live = min(n, max(LIVE_ELEMENTS, 2 * q.largest_layer_parameters + q.embedding_parameters))
-        kept = 0.0 if layout.offload.endswith("parameters") else weights / layout.n_gpus
-        weights, gathered = kept, min(float(size * live), size * n - kept)
-    buckets = 2.0 * size * min(BUCKET_ELEMENTS, n) if layout.n_gpus > 1 else 0.0
+    n, s = local_parameters(shape, setting), setting.states
+    to_host = setting.offload != "none"
+    weights = n * s.weights / _shard(setting, 3)
+    if _weights_at_host(setting):
+        weights = 0.0
     return {
         "weights": weights,
-        "gathered layers": gathered,
-        "gradients": gradients,
-        "optimizer moments": optimizer,
-        "fp32 master weights": master,
-        "communication buckets": buckets,
+        "optimizer moments": 0.0 if to_host else n * s.trained * s.moments / _shard(setting, 1),
+        "fp32 master weights": 0.0 if to_host else n * s.trained * s.master / _shard(setting, 1),
+        "communication buckets": _buckets(shape, setting, n),
+        "gathered layers": _gathered(shape, setting, n),
+        "cast weights": n * s.cast if setting.stage < 3 else 0.0,
     }
 
 
-def _passing(q: Quantities, layout: LayoutConfig, seq_len: int) -> dict[str, float]:
-    """Bytes that are live at the end of the forward pass."""
-    tokens = layout.micro_batch * seq_len
-    block = q.largest_block
-    if layout.checkpointing == "block":
-        # Every block's input, and one block computed again.
-        kept = {"block inputs": q.input_bytes - block.input, "one block, recomputed": block.total}
-    else:
-        kept = {
-            "block inputs": q.input_bytes,
-            "norms": sum(n * b.norms for n, b in q.blocks),
-            "attention": sum(n * b.attention for n, b in q.blocks),
-            "feed-forward": sum(n * b.feed_forward for n, b in q.blocks),
-            "routing": sum(n * b.routing for n, b in q.blocks),
-        }
-    # The widest moment of the backward pass holds a gradient of what one block's feed-forward keeps.
-    kept["gradients of activations"] = block.feed_forward / 2 + 2 * block.input
-    kept["head"] = q.head_bytes
-    out = {name: tokens * size for name, size in kept.items()}
-    out["logits and loss"] = min(tokens, LOSS_CHUNK_TOKENS) * q.logit_bytes
+def _weights_at_host(setting: Setting) -> bool:
+    """Whether weights live in the host's memory: only sharded ones can."""
+    return setting.offload == "optimizer+parameters" and setting.stage == 3
+
+
+def _buckets(shape: Shape, setting: Setting, n: float) -> float:
+    bucket = shape.d_model**2 if setting.framework in SMALL_BUCKETS else BUCKET_ELEMENTS
+    if setting.shards <= 1 and setting.replicas <= 1:
+        return 0.0
+    if setting.sharder == "zero":
+        in_flight = 1 if setting.framework in ONE_BUCKET else 2
+        return float(in_flight * setting.bytes_per_element * min(bucket, n))
+    if setting.sharder == "ddp":
+        # DDP copies gradients into buckets that live as long as they do.
+        return n * setting.states.gradients if setting.framework not in FUSED_STEP else 0.0
+    return 0.0
+
+
+def _gathered(shape: Shape, setting: Setting, n: float) -> float:
+    """Weights beyond the own shard that stage 3 holds at once."""
+    if setting.stage < 3:
+        return 0.0
+    size, one = setting.bytes_per_element, shape.block_parameters / setting.tensor
+    own = n * setting.states.weights / setting.shards if not _weights_at_host(setting) else 0.0
+    embedding = shape.embedding_parameters / setting.tensor / setting.pipeline
+    if setting.framework in GATHERED_WHOLE:
+        return max(0.0, n * size - own / setting.states.weights * size)
+    if setting.sharder == "zero":
+        live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
+        return max(0.0, min(live * size, n * setting.states.weights - own))
+    if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
+        return max(0.0, n * size)
+    # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
+    return max(0.0, min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own))
+
+
+def _gradients(shape: Shape, setting: Setting) -> float:
+    n, s = local_parameters(shape, setting), setting.states
+    if setting.gradient_freed:
+        return max(shape.block_parameters, shape.embedding_parameters) * s.gradients / setting.tensor
+    whole = n * s.trained * s.gradients
+    if setting.offload != "none":
+        # Gradients leave for the host bucket by bucket; two buckets are in flight.
+        return min(whole / _shard(setting, 2), 2.0 * s.gradients * BUCKET_ELEMENTS)
+    return whole / _shard(setting, 2)
+
+
+# --- the three moments ---------------------------------------------------------------------------------------------------
+
+
+def layers_here(shape: Shape, setting: Setting) -> float:
+    """Blocks of one pipeline stage."""
+    return math.ceil(shape.n_layers / setting.pipeline)
+
+
+def _in_flight(setting: Setting) -> float:
+    """Micro batches whose activations the first pipeline stage keeps at once (1F1B: Narayanan et al. 2021, arXiv 2104.04473)."""
+    stages = min(setting.pipeline, setting.grad_accum)
+    if setting.virtual_stages > 1 and setting.pipeline > 1:
+        return stages * (1 + (setting.pipeline - 1) / (setting.pipeline * setting.virtual_stages))
+    return stages
+
+
+def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
+    """Bytes that are live where forward turns into backward."""
+    plain, routed = block(shape, setting), block(shape, setting, entering=shape.entering)
+    share = layers_here(shape, setting) / shape.n_layers * _in_flight(setting)
+    counts = (((shape.n_layers - shape.n_routed) * share, plain), (shape.n_routed * share, routed))
+    largest = plain if shape.n_routed < shape.n_layers else routed
+    size = setting.bytes_per_element
+    kept = {
+        "block inputs": sum(n * b.stays.input for n, b in counts),
+        "norms": sum(n * b.stays.norms for n, b in counts),
+        "attention": sum(n * b.stays.attention for n, b in counts),
+        "feed-forward": sum(n * b.stays.feed_forward for n, b in counts),
+        "routing": sum(n * b.stays.routing for n, b in counts),
+    }
+    if setting.activations_to_host:
+        kept = dict.fromkeys(kept, 0.0)
+    # What is computed again (or fetched) comes on top of what one block keeps anyway, never above the block kept whole.
+    again = largest.whole.total - (0.0 if setting.activations_to_host else largest.stays.total)
+    kept["one block, recomputed"] = again
+    kept["gradients of activations"] = largest.whole.feed_forward / 2 + 2 * shape.d_model * size
+    kept["head"] = 2 * shape.d_model * size
+    out = {name: setting.tokens * n for name, n in kept.items()}
+    logits = loss_tokens(shape, setting) * logit_bytes(shape, setting)
+    # Logits are gone before a block is computed again: the larger of the two counts.
+    passing = out["one block, recomputed"] + out["gradients of activations"]
+    if logits >= passing:
+        out["one block, recomputed"] = out["gradients of activations"] = 0.0
+        out["logits and loss"] = logits
+    if setting.grad_accum > 1 or setting.framework in RESERVED or setting.framework == settings.OURS:
+        out["gradients"] = _gradients(shape, setting)
+    if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
+        out["unsharded gradients"] = 4.0 * local_parameters(shape, setting)
     return out
 
 
-def _stepping(q: Quantities, layout: LayoutConfig, gpu: Gpu) -> dict[str, float]:
-    """Bytes that are live while the optimizer steps: fp32 gradients of the shard, and on a GPU AdamW's temporaries."""
-    if layout.offload != "none":
-        return {}
-    shard = q.parameters.total / _shard(layout, 1)
-    # On a GPU torch's AdamW computes on whole tensors at once, and ZeRO's tensors are the whole shard.
-    temporaries = 4.0 * shard if gpu.device == "cuda" else 0.0
-    return {"fp32 gradients at the step": 4.0 * shard, "optimizer temporaries": temporaries}
+def _backward_ends(shape: Shape, setting: Setting) -> dict[str, float]:
+    """Bytes that are live when the last gradients come out."""
+    first = (
+        block(shape, setting).whole.total if shape.n_routed < shape.n_layers else block(shape, setting, entering=shape.entering).whole.total
+    )
+    unsharded = 0.0
+    if setting.framework in GATHERED_WHOLE and setting.stage == 3:
+        unsharded = local_parameters(shape, setting) * setting.states.gradients
+    elif setting.sharder == "fsdp":
+        unsharded = 4.0 * (shape.embedding_parameters + shape.block_parameters) / setting.tensor / setting.pipeline
+        unsharded = min(unsharded, local_parameters(shape, setting) * setting.states.gradients * (1 - 1 / setting.shards))
+    return {
+        "gradients": _gradients(shape, setting),
+        "unsharded gradients": unsharded,
+        "one block, recomputed": setting.tokens * first,
+    }
 
 
-def _outside(layout: LayoutConfig, gpu: Gpu) -> dict[str, float]:
+def _stepping(shape: Shape, setting: Setting) -> dict[str, float]:
+    """Bytes that are live while the optimizer steps."""
+    if setting.offload != "none":
+        return {"gradients": _gradients(shape, setting)}
+    n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+    found = {"gradients": _gradients(shape, setting)}
+    if setting.sharder == "zero":
+        # ZeRO unscales and clips its shard's gradients in fp32; sharded 16-bit ones are freed as those are made.
+        found["fp32 gradients at the step"] = 4.0 * n
+        if setting.stage >= 2:
+            found["gradients"] = 0.0
+    if setting.framework not in FUSED_STEP:
+        # torch's AdamW over lists of tensors computes on all of them at once; ZeRO's tensors are the whole shard.
+        found["optimizer temporaries"] = (4.0 if setting.states.moments >= 8 else setting.states.weights) * n
+    return found
+
+
+def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
     if gpu.device == "cpu":
-        return {"process": CPU_PROCESS_GIB * units.GIB}
-    return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": NCCL_GIB * units.GIB if layout.n_gpus > 1 else 0.0}
+        measured = gpu.rates[0].base_gib if gpu.rates else CPU_PROCESS_GIB
+        found = {"process": (measured + CPU_LATER_GIB) * units.GIB}
+        if shape.n_experts and setting.bytes_per_element == 2:
+            found["kernels of experts"] = CPU_KERNELS_GIB * units.GIB
+        n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+        return {**found, "step beside activations": CPU_STEP_BYTES * n}
+    return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": NCCL_GIB * units.GIB if setting.n_gpus > 1 else 0.0}
 
 
-def _host_gib(q: Quantities, layout: LayoutConfig) -> float:
+def _host_gib(shape: Shape, setting: Setting) -> float:
     """Main memory for offloaded states: fp32 master, moments and gradients, and the weights where they go too."""
-    if layout.offload == "none":
+    if setting.offload == "none":
         return 0.0
-    per_parameter = 16 + (q.bytes_per_element if layout.offload.endswith("parameters") else 0)
-    return units.gib(per_parameter * q.parameters.total)
+    per_parameter = 16 + (setting.bytes_per_element if setting.offload.endswith("parameters") else 0)
+    return units.gib(per_parameter * shape.parameters)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner import loss as loss_law
-from lumina_cloud.planner.duration import cost, duration
+from lumina_cloud.planner.costs import costs
+from lumina_cloud.planner.duration import duration
 from lumina_cloud.planner.estimate import Estimate, Machine
 from lumina_cloud.planner.layout_search import NoLayout, choose
 from trainer.config import MODELS, preset
@@ -105,18 +106,24 @@ _LAYOUT_HINT = "take another number of GPUs, or a batch that divides over them (
 
 def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> Estimate:
     chosen = choose(config, machine.gpu, machine.count, fixed)
-    hours = duration(chosen.config, machine, chosen.throughput).hours
+    time = duration(chosen.config, machine, chosen.throughput)
+    usd, by_part = costs(chosen.config, machine, time.hours)
     return Estimate(
         memory_gib=chosen.memory.gib,
         usable_memory_gib=machine.gpu.usable_memory_gib or 0.0,
         memory_items=chosen.memory.items,
         tokens_per_second=chosen.throughput.tokens_per_second,
-        hours=hours,
-        usd=cost(machine, hours),
+        hours=time.hours,
+        usd=usd,
         loss=loss_law.loss(chosen.config),
         fits=chosen.fits,
         config=chosen.config,
         host_memory_gib=chosen.memory.host_gib,
+        memory_upper_gib=chosen.memory.upper_gib,
+        parts=time.expected,
+        costs=by_part,
+        checkpoint_gib=time.checkpoint_gib,
+        checkpoint_minutes_best=time.checkpoint_minutes_best,
     )
 
 
@@ -128,7 +135,7 @@ def _rank(row: Row) -> tuple[bool, float | Decimal, float]:
     e = row.estimate
     if e.fits:
         return (False, e.usd.mid, e.hours.mid)
-    return (True, e.memory_gib.high - e.usable_memory_gib, e.hours.mid)
+    return (True, e.memory_upper_gib - e.usable_memory_gib, e.hours.mid)
 
 
 def _best(rows: Sequence[Row]) -> Row | None:
@@ -160,7 +167,7 @@ def _reasons(best: Row, fitting: Sequence[Row]) -> Iterator[str]:
         yield f"{units.duration(saved * 3600)} sooner than the cheapest that fits, for {money.show(dearer)} more"
     if len({row.arch for row in fitting}) > 1:
         yield "the losses predicted for the architectures overlap, so price and time decide between them"
-    yield f"needs {e.memory_gib.high:.1f} of {e.usable_memory_gib:.1f} GiB a GPU at most"
+    yield f"needs {e.memory_upper_gib:.1f} of {e.usable_memory_gib:.1f} GiB a GPU at most"
     if e.config.layout.offload != "none":
         yield f"offloads to the host, which needs {e.host_memory_gib:.0f} GiB of main memory: look at the offer before renting"
     if best.machine.interruptible:
@@ -205,6 +212,6 @@ def _misfits(rows: Sequence[Row]) -> Iterator[str]:
 def _too_small(row: Row) -> str:
     e = row.estimate
     return (
-        f"{_name(row.machine)}: {row.model} {row.arch} may need {e.memory_gib.high:.1f} GiB a GPU in its smallest layout, "
+        f"{_name(row.machine)}: {row.model} {row.arch} may need {e.memory_upper_gib:.1f} GiB a GPU in its smallest layout, "
         f"{e.usable_memory_gib:.1f} are usable"
     )

@@ -15,12 +15,12 @@ from lumina_cloud.core.errors import DataError, ProviderError
 from lumina_cloud.remote import checkpoints, supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from lumina_cloud.remote.box import Box
 
 _VERIFY_SECONDS = 600.0
-_KEPT_STATE = ("metrics.jsonl", "tokenizer.json")
+_KEPT_STATE = ("metrics.jsonl", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class Job:
     seconds_cap: float
     grace_seconds: float
     linger_seconds: float
+    seconds_off: float
+    """From the supervisor's start; by then the machine switches itself off."""
     data: str | None = None
+    init_from: str | None = None
     resume: bool = False
 
 
@@ -57,14 +60,25 @@ class Bundle:
         return sum(f.n_bytes for f in self.files)
 
 
-def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, previous: Path | None, job: Job) -> Bundle:
+def build(
+    staging: Path,
+    *,
+    config_json: str,
+    trainer: Path,
+    data: Sequence[tuple[Path, str]],
+    weights: Sequence[Path] = (),
+    previous: Path | None,
+    job: Job,
+) -> Bundle:
     """Collect a bundle; `staging` is an empty folder for the small files that are made here.
 
+    `data` are files with their names on the machine, below `data/`. `weights` are the files of a model that is trained further.
     `previous` is the folder of an earlier rental's results: its newest whole checkpoint goes along. Raises DataError when the
     data cannot be read.
     """
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
-    job = Job(**{**asdict(job), "data": None if data is None else "data", "resume": checkpoint is not None})
+    found = {"data": "data" if data else None, "init_from": "init" if weights else None, "resume": checkpoint is not None}
+    job = Job(**{**asdict(job), **found})
     made = {"run.json": config_json, "job.json": json.dumps(asdict(job), indent=2)}
     for name, text in made.items():
         (staging / name).write_text(text, encoding="utf-8")
@@ -73,8 +87,8 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, 
     pairs += [
         (p, f"bundle/trainer/{p.relative_to(trainer).as_posix()}") for p in sorted(trainer.rglob("*")) if p.suffix in (".py", ".toml")
     ]
-    if data is not None:
-        pairs += _data_files(data)
+    pairs += data
+    pairs += [(path, f"init/{path.name}") for path in weights]
     if checkpoint is not None and previous is not None:
         pairs += [(p, f"out/checkpoints/{checkpoint.name}/{p.relative_to(checkpoint).as_posix()}") for p in _plain_files(checkpoint)]
         pairs += [(previous / name, f"out/{name}") for name in _KEPT_STATE if (previous / name).is_file()]
@@ -83,7 +97,7 @@ def build(staging: Path, *, config_json: str, trainer: Path, data: Path | None, 
 
 def ship(box: Box, bundle: Bundle, *, python: str) -> None:
     """Send what the machine lacks, then have it hash everything. Raises ProviderError when a file did not arrive whole."""
-    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "out") for entry in box.listing(folder)}
+    there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "init", "out") for entry in box.listing(folder)}
     for file in bundle.files:
         if there.get(file.target) != file.n_bytes:
             box.put(file.source, file.target)
@@ -115,18 +129,6 @@ for path, expected in json.load(open(sys.argv[1])):
     if digest.hexdigest() != expected:
         print(path)
 """
-
-
-def _data_files(data: Path) -> Iterator[tuple[Path, str]]:
-    if data.is_file():
-        yield data, f"data/{data.name}"
-        return
-    found = False
-    for path in _plain_files(data):
-        found = True
-        yield path, f"data/{path.relative_to(data).as_posix()}"
-    if not found:
-        raise DataError(f"{data} holds no files any more", "give the folder of the text with --data")
 
 
 def _plain_files(folder: Path) -> list[Path]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import ProviderError
+from lumina_cloud.core.errors import DiskError, ProviderError
 from lumina_cloud.remote import checkpoints
 from lumina_cloud.remote.box import CHUNK
 
@@ -40,15 +41,25 @@ def fetch_all(box: Box, folder: Path) -> list[Fetched]:
     """Fetch a machine's results into `folder` and return them.
 
     A checkpoint is taken over only when it agrees with its own manifest; the one before it is kept until then. Raises
-    ProviderError when the machine offers nonsense or cannot be read.
+    ProviderError when the machine offers nonsense or cannot be read, DiskError when this computer cannot keep what it offers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     offered = [entry for entry in box.listing("out") if _is_wanted(entry.path)]
     if len(offered) > MAX_FILES or sum(e.n_bytes for e in offered) > MAX_BYTES:
         raise ProviderError(f"the machine offers {len(offered):,} files: that is not a training run's output")
     fetched = [_fetch(box, e, folder, e.path.removeprefix("out/")) for e in offered if not e.path.startswith(_CHECKPOINTS)]
     fetched += _fetch_checkpoint(box, offered, folder)
     return [*fetched, *_fetch_log(box, folder)]
+
+
+def _unwritable(path: Path, error: OSError) -> DiskError:
+    return DiskError(
+        f"cannot write {path}: {error.strerror}",
+        "free disk space here, or make it writable; any lumina command tries again for as long as the machine waits",
+    )
 
 
 def _is_wanted(path: str) -> bool:
@@ -70,8 +81,9 @@ def _fetch(box: Box, entry: Entry, folder: Path, name: str) -> Fetched:
                 out.write(chunk)
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ProviderError(f"cannot write {target}: {error.strerror}", "free disk space here; any lumina command tries again") from error
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritable(target, error) from error
     return Fetched(name, size, digest.hexdigest())
 
 
@@ -126,6 +138,9 @@ def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
     if not content:
         return []
     partial = target.with_name(".log.txt.part")
-    partial.write_bytes(content)
-    partial.replace(target)
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
     return [Fetched("log.txt", len(content), hashlib.sha256(content).hexdigest())]

@@ -3,6 +3,7 @@
 `python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, writes down how it
 ended in `exit.json`, waits for the results to be fetched (a file `fetched`), and then switches the machine off. It needs no
 connection: a controller that never comes back costs `linger_seconds` more, and nothing after that.
+`python supervisor.py --there` leaves with 0 while a supervisor lives here, else with 3.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.2
+NOBODY = 3
+"""Exit code of `--there` when no supervisor lives."""
 
 
 def main(job_path: Path) -> None:
@@ -47,7 +50,8 @@ def main(job_path: Path) -> None:
             "seconds": time.monotonic() - started,
         },
     )
-    _linger(float(job["linger_seconds"]))
+    # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
+    _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
     _power_off()
 
 
@@ -66,6 +70,8 @@ def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     argv = [job["python"], "-u", "-m", "trainer", "train", "--config", "bundle/run.json", "--out", "out"]
     if job["data"]:
         argv += ["--data", job["data"]]
+    if job.get("init_from"):
+        argv += ["--init-from", job["init_from"]]
     if job["resume"]:
         argv.append("--resume")
     path = os.pathsep.join(p for p in (str(Path("bundle").absolute()), os.environ.get("PYTHONPATH", "")) if p)
@@ -116,4 +122,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--there":
+        sys.exit(0 if _only_one() is None else NOBODY)
     main(Path(sys.argv[1]))

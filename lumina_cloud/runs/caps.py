@@ -11,8 +11,11 @@ from decimal import ROUND_FLOOR, Decimal
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError
 
-GRACE_SECONDS = 30.0
-"""Kept back for stopping in good order: a last checkpoint, fetching, terminating."""
+GRACE_SECONDS = 20.0
+"""How long the trainer may take for a last checkpoint when it is stopped."""
+
+RESERVE_SECONDS = 45.0
+"""Kept back of every cap for stopping in good order: that checkpoint, fetching, terminating. The machine is off when they are over."""
 
 LEAST_SECONDS = 60.0
 """Under this no run gets as far as a first step."""
@@ -62,7 +65,7 @@ def _round_up(amount: Decimal) -> Decimal:
 
 def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal) -> float:
     """Return how long the trainer may run so that stopping and fetching still fit under the cap. Raises RefusedError."""
-    left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - GRACE_SECONDS
+    left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - RESERVE_SECONDS
     if left < LEAST_SECONDS:
         raise RefusedError(
             f"of the cap of {money.show(cap_usd)} only {money.show(max(Decimal(0), cap_usd - spent))} is left, "

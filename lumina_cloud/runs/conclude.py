@@ -11,8 +11,9 @@ from lumina_cloud.core import money
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import ingest
+from lumina_cloud.runs import ingest, metering
 from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
+from providers.contract import HasClock
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
@@ -26,7 +27,11 @@ METER_EVERY = timedelta(seconds=5)
 
 
 def conclude(context: Context, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> None:
-    """Fetch, terminate, charge, and set the final state. Raises ProviderError when the machine would not end."""
+    """Fetch, terminate, charge, and set the final state.
+
+    Raises ProviderError when the machine would not end, and DiskError when this computer cannot keep the results: the machine then
+    lives on, as long as its own supervisor waits, and the next try may find room.
+    """
     context.reporter.said(run.run_id, "bringing results home" if box is not None else "closing the books")
     if box is not None and rental is not None and rental.state != "terminating":
         _fetch(context, run, box)
@@ -39,8 +44,15 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    until = instance.ended_at or context.clock.now()
     known = next((c for c in context.ledger.charges(run.run_id) if c.rental_id == rental.rental_id), None)
+    until = metering.charged_until(
+        created_at=instance.created_at,
+        ended_at=instance.ended_at,
+        known_until=None if known is None else known.until,
+        skew=_skew(context, rental),
+        adopted=_adopted(context, rental),
+        now=metering.Reading.of(context.clock),
+    )
     if known is not None and (until <= known.until or (not final and until - known.until < METER_EVERY)):
         return
     charge = ChargeRecord(
@@ -56,6 +68,18 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     )
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
+
+
+def _skew(context: Context, rental: RentalRecord) -> float | None:
+    provider = context.connect(rental.provider)
+    return provider.clock_skew() if isinstance(provider, HasClock) else None
+
+
+def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
+    """Return this computer's clocks when the rental's machine became known."""
+    events = context.ledger.events(rental.run_id)
+    created = next((e for e in events if e.kind == "rental.created" and e.rental_id == rental.rental_id), None)
+    return None if created is None else metering.reading_of(created.data.get("clocks", {}))
 
 
 def _fetch(context: Context, run: RunRecord, box: Box) -> None:

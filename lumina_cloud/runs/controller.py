@@ -10,12 +10,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import CredentialsError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
+from lumina_cloud.core.errors import CredentialsError, DiskError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
 from lumina_cloud.ledger import RentalRecord
-from lumina_cloud.runs import caps, conclude, ingest, shipping
+from lumina_cloud.runs import caps, conclude, ingest, metering, shipping
 from lumina_cloud.runs.decide import Decision, Facts, decide
 from lumina_cloud.runs.lock import driving
-from lumina_cloud.runs.states import ACTIVE, next_rental_state, next_run_state
+from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
 from providers.contract import LaunchSpec, OfferQuery
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 METRICS_CHUNK = 1 << 20
+ASK_SECONDS = 5.0
+"""How often the machine is asked whether its supervisor lives."""
 MAX_PROVIDER_FAILURES = 40
 OVERDUE_SECONDS = 15.0
 """How long after a cap the machine's own supervisor is waited for."""
@@ -41,6 +43,7 @@ class Controller:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._offsets: dict[str, int] = {}
+        self._asked_at: dict[str, float] = {}
 
     # --- what commands call ---------------------------------------------------------------------------------------------
 
@@ -95,7 +98,7 @@ class Controller:
             case "ship" if box is not None and rental is not None:
                 self._ship(run, rental, box)
             case "mark_training":
-                self._mark_training(run)
+                self._mark_training(run, rental)
             case "ask_to_stop" if box is not None:
                 box.write("stop", b"")
             case "end" if decision.reason is not None:
@@ -108,8 +111,18 @@ class Controller:
     def end(self, run: RunRecord, reason: Reason) -> None:
         """Record why the run's work is over; what remains is to bring results home and to end the rental."""
         state = next_run_state(run.state, "work_ended")
+        rental = self._rental(run.run_id)
         with self.context.ledger.transaction() as tx:
             tx.update_run(run.run_id, state=state, reason=reason)
+            if rental is not None and rental.ended_at is None:
+                # A short run may be over before anybody saw it train.
+                trained = reason == "finished" or bool(run.progress.get("step"))
+                tx.update_rental(
+                    rental.rental_id,
+                    training_at=rental.training_at or (rental.ready_at if trained else None),
+                    work_ended_at=self.context.clock.now(),
+                    ending=ENDINGS.get(reason, "failed"),
+                )
             tx.add_event("run.work_ended", run_id=run.run_id, reason=reason)
 
     # --- the single actions ---------------------------------------------------------------------------------------------
@@ -135,6 +148,7 @@ class Controller:
             intended_at=self.context.clock.now(),
             ready_at=None,
             ended_at=None,
+            interruptible=offer.interruptible,
         )
         with self.context.ledger.transaction() as tx:
             tx.add_rental(rental)
@@ -177,7 +191,8 @@ class Controller:
         state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id)
-            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id)
+            clocks = metering.Reading.of(self.context.clock).as_data()
+            tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
 
     def _abandon(self, run: RunRecord, rental: RentalRecord) -> None:
@@ -206,10 +221,13 @@ class Controller:
             self.context.reporter.said(run.run_id, error.message)
             self.end(run, "bootstrap_failed")
 
-    def _mark_training(self, run: RunRecord) -> None:
+    def _mark_training(self, run: RunRecord, rental: RentalRecord | None) -> None:
         state = next_run_state(run.state, "training_began")
+        now = self.context.clock.now()
         with self.context.ledger.transaction() as tx:
-            tx.update_run(run.run_id, state=state, started_at=run.started_at or self.context.clock.now())
+            tx.update_run(run.run_id, state=state, started_at=run.started_at or now)
+            if rental is not None:
+                tx.update_rental(rental.rental_id, training_at=now)
             tx.add_event("run.training_began", run_id=run.run_id)
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
@@ -223,6 +241,9 @@ class Controller:
 
     def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> Facts:
         heartbeat = ingest.heartbeat(box) if box is not None else {}
+        started = box is not None and shipping.was_started(box)
+        running = instance is not None and instance.state == "running"
+        supervised = not (started and running and box is not None) or self._is_supervised(run.run_id, box)
         booting = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
         return Facts(
             run=run.state,
@@ -230,11 +251,21 @@ class Controller:
             rental=rental.state if rental is not None else None,
             machine=self._machine(rental, instance),
             booting_seconds=booting,
-            started=box is not None and shipping.was_started(box),
+            started=started,
             training=heartbeat.get("step", 0) > 0,
+            # Read after the supervisor was looked for: one that has just left has written how it ended.
             exit=ingest.exit_of(box) if box is not None else None,
+            supervised=supervised,
             overdue=rental is not None and booting > self._allowed_seconds(run, rental) + OVERDUE_SECONDS,
         )
+
+    def _is_supervised(self, run_id: str, box: Box) -> bool:
+        """Whether the machine's supervisor is there, asked anew every few seconds."""
+        asked_at = self._asked_at.get(run_id)
+        if asked_at is not None and self.context.clock.monotonic() - asked_at < ASK_SECONDS:
+            return True
+        self._asked_at[run_id] = self.context.clock.monotonic()
+        return shipping.is_supervised(box, self.context.python)
 
     def _allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
         """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
@@ -280,8 +311,8 @@ class Controller:
         while True:
             try:
                 decision = self.step(run_id)
-            except (ProviderError, CredentialsError) as error:
-                self.context.reporter.said(run_id, error.message)
+            except (ProviderError, CredentialsError, DiskError) as error:
+                self.context.reporter.said(run_id, f"{error.message}; {error.hint}" if error.hint else error.message)
                 return
             if decision.action in ("wait", "nothing", "ask_to_stop"):
                 return
@@ -291,7 +322,7 @@ class Controller:
         for attempt in range(MAX_PROVIDER_FAILURES):
             try:
                 return self.step(run_id)
-            except ProviderError as error:
+            except (ProviderError, DiskError) as error:
                 if attempt + 1 == MAX_PROVIDER_FAILURES:
                     raise
                 self.context.reporter.said(run_id, f"{error.message} (asking again)")

@@ -47,6 +47,8 @@ class Facts:
     training: bool = False
     """The trainer has reported a first step."""
     exit: Exit | None = None
+    supervised: bool = True
+    """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -103,6 +105,8 @@ def _working(facts: Facts) -> Decision:
         return Decision("end", "cap_reached")
     if not facts.started:
         return Decision("end", "stopped_by_user") if facts.stop_requested else Decision("ship")
+    if not facts.supervised:
+        return Decision("end", "stopped_by_user" if facts.stop_requested else "supervisor_lost")
     if facts.stop_requested:
         return Decision("ask_to_stop")
     if facts.run == "preparing" and facts.training:

@@ -54,6 +54,7 @@ Reason = Literal[
     "boot_timeout",
     "bootstrap_failed",
     "machine_lost",
+    "supervisor_lost",
     "trainer_refused",
     "trainer_crashed",
     "loss_not_finite",
@@ -62,18 +63,27 @@ Reason = Literal[
 
 REASONS: dict[Reason, tuple[RunEvent, str]] = {
     "finished": ("concluded_well", "all steps were trained and the results are here"),
-    "stopped_by_user": ("concluded_early", "stopped on request; the last checkpoint is here"),
-    "cap_reached": ("concluded_early", "the cost or time cap was reached; the last checkpoint is here"),
+    "stopped_by_user": ("concluded_early", "stopped on request"),
+    "cap_reached": ("concluded_early", "the cost or time cap was reached"),
     "create_failed": ("concluded_badly", "the machine could not be rented"),
     "boot_timeout": ("concluded_badly", "the machine did not come up in time"),
     "bootstrap_failed": ("concluded_badly", "the machine could not be prepared"),
     "machine_lost": ("concluded_badly", "the machine went away during the run"),
+    "supervisor_lost": ("concluded_badly", "the supervisor on the machine died; what was there came home, and the machine was ended"),
     "trainer_refused": ("concluded_badly", "the trainer refused its configuration or data"),
     "trainer_crashed": ("concluded_badly", "the trainer ended unexpectedly"),
     "loss_not_finite": ("concluded_badly", "the loss became infinite or not a number"),
     "result_missing": ("concluded_badly", "the trainer ended without a readable result"),
 }
 """Why a run ended: the event that concludes it, and the reason in words."""
+
+ENDINGS: dict[Reason, Literal["finished", "stopped", "interrupted"]] = {
+    "finished": "finished",
+    "stopped_by_user": "stopped",
+    "cap_reached": "stopped",
+    "machine_lost": "interrupted",
+}
+"""How a rental's work ended, by its run's reason; any other reason is a failure."""
 
 
 class IllegalTransition(RuntimeError):

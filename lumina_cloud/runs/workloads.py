@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core import units
 from lumina_cloud.core.errors import DataError, UsageError
+from lumina_cloud.runs import weights_to_start_from
 from trainer import config as trainer_config
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ TEXT_SUFFIXES = frozenset(
 """Files that a data folder is searched for; everything else in it is passed over."""
 
 _KINDS = "--data takes a file or folder of .txt, .jsonl, .parquet or source files"
+
+FINE_TUNED = trainer_config.FINE_TUNED
+
+FINE_TUNING_EPOCHS = 2
+"""How often a finished model sees new text unless said otherwise: Touvron et al. 2023 (arXiv 2307.09288, section 3.1)."""
+
+MAX_LINE = 4 << 20
+"""A first line is looked at up to this many bytes."""
 
 _LAYOUT_FIELDS = (
     *("n_gpus", "micro_batch", "grad_accum", "zero_stage", "checkpointing", "checkpoint_every", "offload", "expert_parallel", "compile"),
@@ -45,6 +54,10 @@ class WorkloadRequest:
     global_batch: str | None = None
     data: str | None = None
     seed: int | None = None
+    recipe: str = "paper"
+    """How blocks are routed over depth (mod, hybrid)."""
+    init_from: str | None = None
+    """A folder whose weights are trained further."""
     settings: tuple[tuple[str, str], ...] = field(default_factory=tuple)
     """`--set` pairs."""
 
@@ -67,6 +80,14 @@ def expand_archs(arch: str) -> tuple[str, ...]:
     return (arch,)
 
 
+def arch_of(init_from: str) -> str:
+    """Return the architecture of weights to start from. Raises UsageError or DataError."""
+    try:
+        return weights_to_start_from.arch_of(init_from)
+    except trainer_config.ConfigError as error:
+        raise usage(error) from error
+
+
 def usage(error: trainer_config.ConfigError) -> UsageError:
     """Return a configuration's refusal as a user's error."""
     return UsageError(error.message, error.hint)
@@ -83,7 +104,14 @@ def build(request: WorkloadRequest) -> Workloads:
 
 
 def _config(request: WorkloadRequest, arch: str) -> RunConfig:
-    config = trainer_config.preset(request.model, arch)
+    if request.init_from is None:
+        config = trainer_config.preset(request.model, arch)
+    else:
+        config = weights_to_start_from.config(request.init_from, request.model, arch)
+    if request.recipe not in trainer_config.RECIPES:
+        raise usage(trainer_config.unknown("recipe", request.recipe, trainer_config.RECIPES))
+    if request.init_from is None:
+        config = trainer_config.with_recipe(config, "published" if request.recipe == "published" else "paper")
     if request.data is not None:
         config = replace(config, data=replace(config.data, source=str(_data_path(request.data))))
     settings = dict(request.settings)
@@ -91,12 +119,17 @@ def _config(request: WorkloadRequest, arch: str) -> RunConfig:
         settings["global_batch_tokens"] = request.global_batch
     if request.seed is not None:
         settings["seed"] = str(request.seed)
+    if "source" in settings:
+        raise UsageError("the text is chosen by --data, not by --set source", f"--data {settings['source']}")
     config = trainer_config.override(config, {k: v for k, v in settings.items() if k not in ("tokens", "unique_tokens")})
     config = replace(config, training=_amounts(request, settings, config))
     explicit = {name: getattr(config.layout, name) for name in settings if name in _LAYOUT_FIELDS}
     if "grad_accum" not in explicit:
         config = trainer_config.with_layout(config, config.layout)
-    trainer_config.check(config)
+    # Whether a machine's own device can do it is asked for each machine, by the layout search.
+    trainer_config.check(replace(config, device="cuda"))
+    if request.data is not None:
+        _require_enough(Path(request.data), config)
     return config
 
 
@@ -106,6 +139,8 @@ def _amounts(request: WorkloadRequest, settings: dict[str, str], config: RunConf
     total_text = request.tokens or settings.get("tokens")
     unique_text = request.unique_tokens or settings.get("unique_tokens")
     unique = trainer_config.parse_count("unique_tokens", unique_text) if unique_text else None
+    if unique is not None and unique < 1:
+        raise UsageError(f"--unique-tokens is {unique}, but must be above 0", "e.g. --unique-tokens 10M")
     if total_text == "chinchilla":
         active = trainer_config.count_parameters(config.model).active
         total: int | None = trainer_config.CHINCHILLA_TOKENS_PER_PARAMETER * active
@@ -124,6 +159,8 @@ def _amounts(request: WorkloadRequest, settings: dict[str, str], config: RunConf
     available = unique if unique is not None else training.unique_tokens
     if request.data is not None and unique is None:
         available = min(available, estimated_tokens(Path(request.data), config.model.vocab))
+    if request.init_from is not None and total_text is None and request.epochs is None:
+        total = max(1, FINE_TUNING_EPOCHS * available)
     return replace(training, tokens=total, unique_tokens=max(1, min(available, total)))
 
 
@@ -149,12 +186,31 @@ def _data_path(text: str) -> Path | str:
     """Return the absolute path of a data file or folder, or the source itself. Raises DataError for one without text."""
     if text == "stdlib" or text.startswith("hf:"):
         return text
+    if not text.strip():
+        raise DataError("--data is empty", _KINDS)
     path = Path(text).expanduser().absolute()
     if not path.exists():
         raise DataError(f"no data at {text!r}", _near_path(path) or _KINDS)
     if not any(_holds_text(file) for file in text_files(path)):
         raise DataError(f"{text!r} holds no text", _KINDS)
     return path
+
+
+def absolute_source(text: str) -> str:
+    """Return a data source that means the same from any folder."""
+    return text if text == "stdlib" or text.startswith("hf:") or not text.strip() else str(Path(text).expanduser().absolute())
+
+
+def _require_enough(source: Path, config: RunConfig) -> None:
+    """Refuse text that cannot fill one training and one validation sequence, whatever the tokenizer: no token is shorter than a byte."""
+    if str(source) == "stdlib" or str(source).startswith("hf:") or any(file.suffix == ".parquet" for file in text_files(source)):
+        return
+    n_bytes, needed = sum(file.stat().st_size for file in text_files(source)), 2 * (config.training.seq_len + 1)
+    if n_bytes < needed:
+        raise DataError(
+            f"{str(source)!r} holds {n_bytes:,} bytes of text, and one sequence to train on and one to validate take {needed:,} tokens",
+            "give more text, or a smaller --set seq_len",
+        )
 
 
 def _near_path(path: Path) -> str:
@@ -186,9 +242,41 @@ def _holds_text(file: Path) -> bool:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}", "make it readable, or leave it out of the folder") from error
     if file.suffix.lower() == ".parquet":
-        return head.startswith(b"PAR1")
+        return head.startswith(b"PAR1") and _has_text_column(file)
+    if file.suffix.lower() == ".jsonl":
+        return _first_line_has_text(file)
     # A cut in the middle of a character is no fault of the text.
     return bool(head.strip()) and b"\0" not in head and "�" not in head.decode("utf-8", "replace").rstrip("�")
+
+
+def _first_line_has_text(file: Path) -> bool:
+    """Whether the first object of a .jsonl file has text. Raises DataError for one that has not: the trainer would refuse it too."""
+    with file.open("rb") as handle:
+        first = next((line for line in iter(lambda: handle.readline(MAX_LINE), b"") if line.strip()), b"")
+    if not first:
+        return False
+    try:
+        has_text = isinstance(json.loads(first)["text"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        has_text = len(first) == MAX_LINE and b'"text"' in first
+    if not has_text:
+        raise DataError(f"the first line of {file} is no JSON object with a field 'text'", 'one object a line: {"text": "..."}')
+    return True
+
+
+def _has_text_column(file: Path) -> bool:
+    """Whether a Parquet file has a column `text`. Raises DataError for one that has not; without pyarrow only the trainer can tell."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        return True
+    try:
+        names = parquet.read_schema(file).names
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file} is no readable Parquet file: {error}", "write it again, or leave it out") from error
+    if "text" not in names:
+        raise DataError(f"{file} has no column 'text', but {', '.join(names[:8])}", "name the column of the text 'text'")
+    return True
 
 
 def estimated_tokens(path: Path, vocab: int) -> int:

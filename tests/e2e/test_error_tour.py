@@ -36,6 +36,16 @@ TOUR = [
     (["plan", "debug", "--set", "micro_batch=7", "--global-batch", "8192"], 2, ["micro batches of 7", "1, 2, 4"]),
     (["plan", "debug", "--config", "missing.toml"], 2, ["missing.toml"]),
     (["plan", "debug", "--data", "/no/such/text"], 2, ["/no/such/text"]),
+    (["plan", "debug", "--data", ""], 2, ["--data is empty"]),
+    (["plan", "debug", "--set", "source=/etc"], 2, ["--data"]),
+    (["plan", "debug", "--set", "n_layers=1e12"], 2, ["n_layers", "10,000"]),
+    (["plan", "debug", "--unique-tokens", "0"], 2, ["--unique-tokens is 0"]),
+    (["plan", "debug", "--global-batch", "8192", "--set", "global_batch_tokens=16384"], 2, ["8192", "16384"]),
+    (["plan", "debug", "--epochs", "abc"], 2, ["--epochs", "abc"]),
+    (["plan", "debug", "--count", "0"], 2, ["--count is 0"]),
+    (["plan", "b7", "--provider", "lambda"], 2, ["any machine at lambda", "config.toml"]),
+    (["launch", "debug", "--provider", "local", "--max-cost", "1e30", "--yes"], 2, ["1e30"]),
+    (["launch", "b7", "--provider", "local", "--yes"], 4, ["does not fit", "--provider local"]),
     (["launch"], 2, ["nothing has been planned", "lumina plan", "lumina launch"]),
     (["launch", "--plan", "p-nope"], 2, ["p-nope"]),
     (["launch", "debug", "--provider", "local"], 2, ["--yes"]),
@@ -84,6 +94,7 @@ def test_a_wrong_input_is_named_and_changes_nothing(lumina, args, code, named):
         (["launch", "debug", "--provider", "runpod", "--yes"], "credentials"),
         (["launch", "debug", "--provider", "local", "--max-cost", "0.0001", "--yes"], "refused"),
         (["plan", "debug", "--no-such-option"], "usage"),
+        (["plan", "debug", "--epochs", "abc"], "usage"),
     ],
 )
 def test_for_scripts_an_error_is_one_json_document(lumina, args, kind):
@@ -93,6 +104,59 @@ def test_for_scripts_an_error_is_one_json_document(lumina, args, kind):
     assert error["kind"] == kind
     assert set(error) == {"kind", "message", "hint"}
     assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("bad.jsonl", '{"body": "no text here"}\n' * 500, "field 'text'"),
+        ("bad.jsonl", "not json\n" * 500, "field 'text'"),
+        ("bad.parquet", "PAR1 but not really", "Parquet"),
+        ("short.txt", "too little", "10 bytes"),
+    ],
+)
+def test_data_that_the_trainer_would_refuse_is_refused_before_renting(lumina, tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    done = lumina("launch", "debug", "--provider", "local", "--data", tmp_path / name, "--yes", COLUMNS="300")
+    assert done.returncode == 2, done.stderr
+    assert said in flat(done.stderr)
+    assert lumina.json("status") == {"runs": [], "rentals": []}
+
+
+def test_an_error_keeps_its_exit_code_under_debug(lumina):
+    done = lumina("plan", "debgu", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_what_was_refused_is_not_the_last_plan(lumina):
+    lumina.json("plan", "debug", "--arch", "moe")
+    assert lumina("launch", "debug", "--provider", "local", "--max-cost", "0.000001", "--yes").returncode == 4
+    shown = lumina.json("launch", "--provider", "local", "--tokens", "1.5M", "--global-batch", "8192", "--dry-run")
+    assert shown["row"]["arch"] == "moe"
+
+
+def test_a_plan_means_the_same_text_from_any_folder(lumina, tmp_path, monkeypatch):
+    (tmp_path / "x.txt").write_text("words and more words " * 1000)
+    monkeypatch.chdir(tmp_path)
+    lumina.json("plan", "debug", "--data", "x.txt", "--set", "seq_len=128", "--tokens", "32768", "--global-batch", "1024")
+    monkeypatch.chdir("/")
+    shown = lumina.json("launch", "--provider", "local", "--dry-run")
+    assert shown["workload"]["data"] == str(tmp_path / "x.txt")
+
+
+def test_a_plan_is_launched_on_the_machine_that_it_recommended(lumina):
+    shown = lumina("plan", "b1", "--gpu", "a100-80gb")
+    command = next(line for line in shown.stdout.splitlines() if line.startswith("next:")).removeprefix("next: lumina ").split()
+    best = lumina.json("plan", "b1", "--gpu", "a100-80gb")["recommendation"]
+    assert command[command.index("--gpu") + 1] == best["gpu"]
+    assert (["--count", str(best["count"])] == command[-2:]) == (best["count"] > 1)
+
+
+def test_fp16_is_planned_for_gpus(lumina):
+    rows = lumina.json("plan", "b1", "--set", "precision=fp16")["rows"]
+    assert rows
+    assert {r["gpu"] for r in rows}.isdisjoint({"cpu"})
 
 
 def test_a_key_is_never_shown(lumina):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -173,16 +174,82 @@ def test_a_machine_that_dies_ends_the_run_and_keeps_what_there_is(lumina):
     assert lumina.json("status")["rentals"] == []
 
 
-def test_a_cap_ends_a_run_in_good_order(lumina):
-    # The plan's own figure would refuse this cap, so the box is given less time than the plan thought.
-    done = lumina(*tiny_launch(tokens="32M")[:-1], "--dry-run", "--json")
+def test_a_cap_ends_a_run_in_good_order_and_is_never_exceeded(lumina):
+    # An hour for $3.60, and nobody follows.
+    lumina.home.mkdir()
+    (lumina.home / "config.toml").write_text('[local]\nusd_per_hour = "3.6"\n')
+    cap = Decimal("0.125")
+    done = lumina(*tiny_launch(), "--max-cost", str(cap), "--json")
     assert done.returncode == 0, done.stderr
-    assert Decimal(last_line(done)["usd_cap"]) == Decimal("0.10")
+    # The trainer is made to take longer than the plan thought.
+    os.kill(wait_for(lambda: trainer_of(lumina)).pid, signal.SIGSTOP)
+    wait_for(lambda: not lumina.processes(), seconds=200)
+    run = lumina.json("status")["runs"][0]
+    assert (run["state"], run["reason"]) == ("stopped", "cap_reached")
+    assert Decimal(lumina.json("costs")["total_usd"]) <= cap
+    assert lumina.json("status")["rentals"] == []
+
+
+def test_without_its_supervisor_a_machine_is_ended(lumina):
+    done = lumina(*tiny_launch(tokens="4M"), "--json")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: step_of(lumina) >= 2)
+    for process in lumina.processes():
+        # The shell that started it would write down that it died.
+        if any(word in " ".join(process.cmdline()) for word in ("bundle/supervisor.py", "bootstrap.sh")):
+            process.kill()
+    run = wait_for(lambda: next((r for r in lumina.json("status")["runs"] if r["state"] == "failed"), None), seconds=60)
+    assert run["reason"] == "supervisor_lost"
+    assert lumina.json("status")["rentals"] == []
+    assert lumina.processes() == []
+    assert (Path(lumina.json("results", run["run"])["folder"]) / "metrics.jsonl").stat().st_size > 0
+
+
+def test_a_leader_that_dies_leaves_nobody_behind(lumina):
+    done = lumina(*tiny_launch(tokens="4M"), "--json")
+    assert done.returncode == 0, done.stderr
+    next(p for p in lumina.processes() if "providers.local_machine" in p.cmdline()).kill()
+    run = wait_for(lambda: next((r for r in lumina.json("status")["runs"] if r["state"] == "failed"), None), seconds=60)
+    assert run["reason"] == "machine_lost"
+    assert lumina.processes() == []
+
+
+def test_results_that_cannot_be_written_are_not_thrown_away(lumina):
+    done = lumina(*tiny_launch(tokens="4M"), "--json")
+    assert done.returncode == 0, done.stderr
+    name = last_line(done)["run"]
+    wait_for(lambda: step_of(lumina) >= 3)
+    blocked = lumina.home / "runs" / name / "metrics.jsonl" / "in-the-way"
+    blocked.mkdir(parents=True)
+    stopped = lumina("stop", name)
+    assert stopped.returncode == 6, stopped.stderr
+    assert "cannot write" in stopped.stderr
+    shutil.rmtree(blocked.parent)
+    run = lumina.json("status")["runs"][0]
+    assert (run["state"], run["reason"]) == ("stopped", "stopped_by_user")
+    assert any(a["path"].startswith("checkpoints/") for a in lumina.json("results", name)["artifacts"])
+    assert lumina.processes() == []
+
+
+def test_only_text_leaves_this_computer(lumina, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(1, 31):
+        words = "".join(f"{i * number % 97} brown foxes jump over {i} dogs. " for i in range(300))
+        (folder / f"chapter {number:02d}: the start.txt").write_text(words)
+    (folder / "id_rsa").write_text("secret-canary")
+    (folder / "model.bin").write_bytes(b"secret-canary")
+    done = lumina(*tiny_launch(tokens="4M"), "--data", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    sent = sorted(p.name for p in lumina.home.glob("local/*/work/data/*"))
+    assert sent == [f"{number:06d}.txt" for number in range(1, 31)]
+    assert lumina("stop", "last").returncode == 0
 
 
 def test_a_trainer_that_refuses_its_data_says_why(lumina, tmp_path):
     text = tmp_path / "short.txt"
-    text.write_text("too little text")
+    # Enough bytes for a sequence or two, which a tokenizer makes a handful of tokens of.
+    text.write_text("a" * 600)
     done = lumina(*tiny_launch(), "--data", text, "--follow", "--json")
     assert done.returncode == 5, done.stderr
     outcome = last_line(done)

@@ -1,4 +1,4 @@
-"""A ledger in an empty folder, and records to put into it."""
+"""A ledger in an empty folder, on both databases, and records to put into it."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -7,12 +7,45 @@ import pytest
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import ChargeRecord, Ledger, RentalRecord, RunRecord
+from tests import postgres
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    """Databases on a real PostgreSQL server of this session; skipped by name where the machine has none."""
+    why_not = postgres.available()
+    if why_not:
+        pytest.skip(why_not)
+    with postgres.server() as folder:
+        databases = postgres.Databases(folder)
+        template = databases.new()
+        Ledger.open(folder, SystemClock(), template).close()
+        databases.migrated = template.split("/")[3].split("?")[0]
+        yield databases
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request, tmp_path):
+    """The address of an empty, migrated ledger."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'shelf' / 'ledger.db'}"
+    databases = request.getfixturevalue("postgresql")
+    return databases.new(template=databases.migrated)
+
+
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(address, tmp_path):
+    """An empty ledger, once on each database."""
+    opened = Ledger.open(tmp_path / "home", SystemClock(), address)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def file_ledger(tmp_path):
+    """An empty ledger in a file."""
     opened = Ledger.open(tmp_path / "home", SystemClock())
     yield opened
     opened.close()

@@ -61,11 +61,11 @@ def test_a_current_ledger_opens_without_alembic(tmp_path):
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_the_ledger_is_private_durable_and_checked(ledger, tmp_path):
+def test_the_ledger_is_private_durable_and_checked(file_ledger, tmp_path):
     path = tmp_path / "home" / "ledger.db"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with ledger._engine.connect() as connection:
+    with file_ledger._engine.connect() as connection:
         pragmas = {p: connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous", "foreign_keys")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
@@ -116,7 +116,7 @@ def test_a_home_that_is_a_file_is_named(tmp_path):
         opened(tmp_path / "home")
 
 
-def test_a_locked_ledger_says_so(ledger, tmp_path, monkeypatch):
+def test_a_locked_ledger_says_so(file_ledger, tmp_path, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     impatient = opened(tmp_path / "home")
     other = sqlite3.connect(tmp_path / "home" / "ledger.db")
@@ -129,19 +129,19 @@ def test_a_locked_ledger_says_so(ledger, tmp_path, monkeypatch):
     impatient.close()
 
 
-def test_a_full_disk_is_named_and_harms_nothing(ledger, tmp_path):
+def test_a_full_disk_is_named_and_harms_nothing(file_ledger, tmp_path):
     """SQLite's own page limit gives the error of a full disk, SQLITE_FULL."""
-    fill(ledger)
+    fill(file_ledger)
     from sqlalchemy import event
 
-    @event.listens_for(ledger._engine, "connect")
+    @event.listens_for(file_ledger._engine, "connect")
     def _limit(connection, _record):
         connection.execute("PRAGMA max_page_count=1")
 
-    ledger._engine.dispose()
+    file_ledger._engine.dispose()
     with pytest.raises(LedgerError, match="is full"):
         for n in range(200):
-            fill(ledger, f"big-{n}", config_json="x" * 20_000)
+            fill(file_ledger, f"big-{n}", config_json="x" * 20_000)
     reader = opened(tmp_path / "home")
     assert "debug-dense-1" in reader.run_names()
     reader.close()

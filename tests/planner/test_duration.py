@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumina_cloud.planner.duration import cost, duration
+from lumina_cloud.planner.costs import cost
+from lumina_cloud.planner.duration import duration
 from lumina_cloud.planner.estimate import Interval
 from lumina_cloud.planner.throughput import throughput
 from tests.planner.conftest import local_machine, machine, machines, workloads

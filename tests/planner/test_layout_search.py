@@ -87,7 +87,7 @@ def test_a_fixed_zero_stage_on_one_gpu_needs_no_offload():
         ("T4", 1, {}, set(), "no bf16 arithmetic"),
         ("MI250X", 1, {}, set(), "not known"),
         ("4090", 1, {"zero_stage": 0}, {"zero_stage"}, "bf16 at ZeRO stage 0"),
-        ("4090", 1, {"expert_parallel": 2}, {"expert_parallel"}, "experts are not spread"),
+        ("4090", 1, {"expert_parallel": 2}, {"expert_parallel"}, "no experts that could be spread"),
     ],
 )
 def test_what_cannot_be_laid_out_says_why(gpu, count, change, fixed, why):
@@ -123,4 +123,5 @@ def test_where_nothing_fits_the_layout_that_needs_least_is_shown():
 def test_large_models_on_small_gpus_offload_and_small_models_do_not(count):
     assert choose(preset("debug200m", "dense"), gpus.resolve("4090"), count, NOTHING).config.layout.offload == "none"
     b7 = choose(preset("b7", "dense"), gpus.resolve("A100-80GB-PCIe"), count, NOTHING)
-    assert (b7.config.layout.offload == "none") == (count == 8)
+    # 16 bytes a parameter are 104 GiB: one GPU cannot hold the states, two can.
+    assert (b7.config.layout.offload == "none") == (count > 1)

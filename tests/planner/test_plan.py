@@ -51,9 +51,11 @@ def test_more_tokens_never_cost_less(config, on, factor):
 
 
 @given(workloads(), machines())
-def test_twice_the_price_costs_twice(config, on):
-    once, twice = estimate(config, on).usd, estimate(config, replace(on, usd_per_hour=2 * on.usd_per_hour)).usd
-    assert abs(twice.mid - 2 * once.mid) <= 2 * MICRO_DOLLAR
+def test_twice_the_price_costs_twice_and_the_disk_and_traffic_once(config, on):
+    once, twice = estimate(config, on), estimate(config, replace(on, usd_per_hour=2 * on.usd_per_hour))
+    beside = once.costs.storage + once.costs.traffic
+    assert abs(twice.usd.mid - (2 * once.usd.mid - beside)) <= 4 * MICRO_DOLLAR
+    assert once.usd.mid == once.costs.rental + beside
 
 
 def test_rows_come_best_first_and_all_have_their_figures(market):
@@ -96,7 +98,7 @@ def test_the_tiny_preset_is_recommended_on_this_computer(market):
 
 
 def test_a_reason_names_interruption_and_main_memory():
-    made = plan([preset("b7", "dense")], [machine("RTX4090", 8, "2.72", interruptible=True)])
+    made = plan([preset("b7", "dense")], [machine("RTX4090", 4, "1.36", interruptible=True)])
     assert "interruptible" in made.recommendation.reason
     assert "GiB of main memory" in made.recommendation.reason
     firm = plan([preset("debug200m", "dense")], [machine("RTX4090")])

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumina_cloud.catalog import gpus
-from lumina_cloud.planner.quantities import quantities
-from lumina_cloud.planner.throughput import executed_flops, link_gb_s, throughput
+from lumina_cloud.planner import setting as settings
+from lumina_cloud.planner import shape as shapes
+from lumina_cloud.planner.communication import link_gb_s
+from lumina_cloud.planner.throughput import executed_flops, throughput
 from tests.planner.conftest import CPU, NAMED_GPUS, workloads
-from trainer.config import DataConfig, LayoutConfig, ModelConfig, RunConfig, TrainingConfig, preset
+from trainer.config import DataConfig, LayoutConfig, ModelConfig, RunConfig, TrainingConfig, count_parameters, preset
 
 GPUS = st.sampled_from([*NAMED_GPUS, CPU])
 
@@ -100,11 +102,12 @@ def test_depth_routing_is_faster_and_experts_are_slower_than_the_dense_twin():
 
 def test_a_recomputed_forward_pass_is_counted_once_more_and_the_head_is_not():
     config = preset("b1", "dense")
-    q = quantities(config.model, 2048, "bf16")
-    kept, recomputed = executed_flops(q, LayoutConfig()), executed_flops(q, LayoutConfig(checkpointing="block"))
-    assert recomputed - kept == pytest.approx((kept - 3 * q.flops.head) / 3)
+    shape_ = shapes.of_model(config.model, 2048)
+    layouts = (LayoutConfig(), LayoutConfig(checkpointing="block"))
+    kept, recomputed = (executed_flops(shape_, settings.of_layout(layout, 2048, "bf16")) for layout in layouts)
+    assert recomputed - kept == pytest.approx((kept - 3 * shape_.flops.head) / 3)
     # 6 FLOPs per matrix parameter and token, and the causal half of the scores.
-    assert kept == pytest.approx(6 * (q.parameters.total - q.parameters.embedding), rel=0.12)
+    assert kept == pytest.approx(6 * (count_parameters(config.model).total - config.model.vocab * config.model.d_model), rel=0.12)
 
 
 def test_launching_kernels_bounds_tiny_micro_steps():

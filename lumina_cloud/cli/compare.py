@@ -1,0 +1,87 @@
+"""`lumina compare RUN…`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lumina_cloud.cli import options, output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from lumina_cloud.api import schema
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def compare(
+    run: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.")] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show runs side by side: planned and actual, losses at the same number of tokens, and their curves."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.core.errors import UsageError
+
+        if not run:
+            raise UsageError("no runs are named", "lumina compare RUN RUN …   (lumina status lists them)")
+        with Lumina() as lumina:
+            document = lumina.compare(run)
+        if json:
+            output.emit(document)
+        else:
+            output.show(*_tables(document))
+
+
+def _tables(document: schema.ComparisonDocument) -> list[RenderableType]:
+    from rich.text import Text
+
+    from lumina_cloud.cli.tables import table
+    from lumina_cloud.core import money, units
+
+    figures = ("tokens", "time", "cost", "planned", "$/B tokens", "tokens/s", "loss", "loss planned", "at the same tokens")
+    made = table("runs side by side", "run", "state", "where", *figures, right=figures, whole=("run",))
+    for r in document.runs:
+        made.add_row(
+            r.run,
+            r.state,
+            f"{r.provider} {r.gpu}",
+            units.count(r.tokens) if r.tokens else "-",
+            "-" if r.actual.seconds is None else units.duration(r.actual.seconds),
+            "-" if r.actual.usd is None else money.show(Decimal(r.actual.usd)),
+            "-" if r.planned.usd is None else money.show(Decimal(r.planned.usd)),
+            "-" if r.usd_per_billion_tokens is None else money.show(Decimal(r.usd_per_billion_tokens)),
+            _figure(r.actual.tokens_per_second, ",.0f"),
+            _figure(r.actual.loss, ".3f"),
+            _figure(r.planned.loss, ".3f"),
+            _figure(r.loss_in_common, ".3f"),
+        )
+    curves = _curves(document.runs)
+    note = f"at the same tokens: the training loss when each had seen {units.count(document.tokens_in_common)}"
+    return [made, *curves, Text(note, style="dim")]
+
+
+def _curves(runs: Sequence[schema.ComparedRun]) -> list[RenderableType]:
+    """Return each run's loss as a row of bars, all on one scale."""
+    from rich.text import Text
+
+    losses = [p.loss for r in runs for p in r.curve]
+    if not losses:
+        return []
+    low, high = min(losses), max(losses)
+    width = max(len(r.run) for r in runs)
+    lines: list[RenderableType] = [Text(f"training loss, {low:.3f} ▁ to {high:.3f} █", style="bold")]
+    for r in runs:
+        bars = "".join(BARS[round((p.loss - low) / (high - low or 1.0) * (len(BARS) - 1))] for p in r.curve)
+        lines.append(Text(f"{r.run:<{width}}  {bars}"))
+    return lines
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,73 @@
+"""SQLAlchemy engines for the two databases. pysqlite's own transaction handling is switched off, as SQLAlchemy's documentation of the
+dialect describes, so that each write transaction starts with BEGIN IMMEDIATE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event, inspect, make_url, text
+
+from lumina_cloud.core.errors import LedgerError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+
+def make(url: str, busy_seconds: float) -> Engine:
+    """Return an engine whose transactions are ours to begin."""
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": busy_seconds})
+        _configure_sqlite(engine, busy_seconds)
+    else:
+        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
+        _configure_postgresql(engine)
+    return engine
+
+
+def address(url: str) -> URL:
+    """Return a PostgreSQL address as SQLAlchemy takes it. Raises UsageError for a malformed one or without its driver."""
+    from importlib.util import find_spec
+
+    if find_spec("psycopg") is None:
+        raise UsageError("a ledger in PostgreSQL needs the package psycopg", "pip install 'lumina-cloud[postgres]'")
+    try:
+        return make_url(url).set(drivername="postgresql+psycopg")
+    except Exception as error:
+        raise UsageError("LUMINA_LEDGER_URL is no address of a database", "e.g. postgresql://user@host/lumina") from error
+
+
+def revision(engine: Engine) -> str | None:
+    """Return the schema's revision, None for an empty database. Raises LedgerError for one of something else."""
+    with engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        if not tables:
+            return None
+        if "alembic_version" not in tables:
+            name = engine.url.render_as_string(hide_password=True)
+            raise LedgerError(f"{name} is a database of something else", "make one for Lumina: createdb lumina")
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return None if found is None else str(found)
+
+
+def _configure_sqlite(engine: Engine, busy_seconds: float) -> None:
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _configure_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes"):
+            from lumina_cloud.ledger.database import ADVISORY_LOCK
+
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")

@@ -1,0 +1,37 @@
+"""Both recipes of depth routing, beside each other, for the architectures that have it and no other."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from lumina_cloud.catalog import gpus
+from lumina_cloud.planner.plan import Machine, plan
+from lumina_cloud.planner.recipes import flops_saved, recipes
+from trainer.config import preset
+
+
+@pytest.fixture
+def machine():
+    return Machine(provider="local", gpu=gpus.cpu(cores=8, memory_gib=64), count=1, usd_per_hour=Decimal("0.05"), interruptible=False)
+
+
+def test_both_recipes_of_routed_architectures_only(machine):
+    configs = [preset("debug", arch) for arch in ("dense", "moe", "mod", "hybrid")]
+    found = recipes(configs, plan(configs, [machine]))
+    assert [(r.arch, r.recipe) for r in found] == [("mod", "paper"), ("mod", "published"), ("hybrid", "paper"), ("hybrid", "published")]
+    assert [(r.mod_every, r.mod_capacity) for r in found[:2]] == [(2, 0.125), (1, 0.5)]
+    assert all(0 < r.flops_saved < 1 for r in found)
+
+
+def test_the_published_recipe_is_shown_when_it_was_chosen_too(machine):
+    configs = [preset("debug", "mod", "published")]
+    assert [r.recipe for r in recipes(configs, plan(configs, [machine]))] == ["paper", "published"]
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "low", "high"), [("b1", "paper", 0.37, 0.43), ("b7", "paper", 0.37, 0.435), ("b7", "published", 0.4, 0.51)]
+)
+def test_savings_are_those_of_the_recipe(model, recipe, low, high):
+    assert low <= flops_saved(preset(model, "mod", recipe)) <= high

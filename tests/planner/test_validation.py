@@ -1,0 +1,79 @@
+"""Accuracy on published measurements that the constants were not fitted to, and the fit itself."""
+
+import math
+from dataclasses import replace
+from statistics import median
+
+import pytest
+
+from lumina_cloud.api import accuracy
+from lumina_cloud.catalog import measured
+from lumina_cloud.planner import fitting, validation
+from lumina_cloud.planner.constants import speed_constants
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return validation.speed_rows(measured.speeds(), accuracy.find_gpu)[0]
+
+
+@pytest.fixture(scope="module")
+def left_out(rows):
+    return [e for e in validation.left_out(rows, validation.by_fold, speed_constants()) if e.scored]
+
+
+def test_speed_of_rows_left_out_is_within_the_bars(left_out):
+    found = validation.summary(left_out)
+    assert found.median <= 0.10
+    assert found.p90 <= 0.25
+    assert 0.75 <= found.covered <= 0.90
+    by_source = validation.grouped(left_out, lambda e: e.row.source)
+    assert median(validation.summary(group).median for group in by_source.values()) <= 0.12
+
+
+def test_runs_that_ran_are_said_to_fit_and_those_that_did_not_are_not():
+    found, refused = validation.memory_rows(measured.memories(), accuracy.find_gpu)
+    observed = [row for row in found if row.ran and row.row.text("peak_memory_gib") is None]
+    assert sum(not row.fits for row in observed) <= 0.03 * len(observed)
+    assert len(observed) > 100
+    assert all("no size" in why for _, why in refused)
+
+
+def test_published_peaks_do_not_fit_on_memory_that_is_smaller():
+    found, _ = validation.memory_rows(measured.memories(), accuracy.find_gpu)
+    for row in found:
+        peak = row.row.number("peak_memory_gib")
+        below = [g for g in accuracy.usable_sizes() if peak is not None and g < peak]
+        if below:
+            assert row.counted.upper_gib > below[-1], row.row.id
+
+
+def test_a_median_error_of_memory():
+    errors = [e for row in validation.memory_rows(measured.memories(), accuracy.find_gpu)[0] if (e := validation.memory_error(row))]
+    found = validation.summary(e for e in errors if e.scored and not e.row.flags & validation.NOT_FITTED)
+    assert found.median < 0.08
+
+
+def test_the_fit_finds_constants_that_made_its_rows(rows):
+    truth = replace(fitting.starting_point(), matmul=0.9, attention=0.36, frameworks={"llm-foundry": 1.1}, gpus={})
+    made = [
+        replace(r.observation, tokens_per_second_per_gpu=1.0)
+        for r in rows
+        if r.row.source == "mosaicml/llm-foundry" and r.observation.gpu.name == "A100-80GB-SXM"
+    ]
+    made = [replace(o, tokens_per_second_per_gpu=math.exp(-fitting.log_error(o, truth))) for o in made]
+    found = fitting.fit(made)
+    assert max(abs(fitting.log_error(o, found)) for o in made) < 0.02
+
+
+def test_the_constants_in_the_package_are_those_of_the_command(rows):
+    again = validation.fitted(rows)
+    kept = speed_constants()
+    for name in fitting.PRIORS:
+        assert getattr(again, name) == pytest.approx(getattr(kept, name), rel=0.01), "run: lumina accuracy --fit"
+
+
+def test_every_measurement_names_its_source():
+    for row in (*measured.speeds(), *measured.memories()):
+        assert row.source_url.startswith("https://"), row.id
+        assert row.source
