@@ -29,6 +29,7 @@ def main() -> None:
     _add_data(verbs)
     _add_probe(verbs)
     _add_weights_verbs(verbs)
+    _add_study(verbs)
     options = parser.parse_args()
     sys.exit(_guarded(lambda: options.run(options)))
 
@@ -141,6 +142,19 @@ def _bench(options: argparse.Namespace) -> None:
     from trainer import bench
 
     print(bench.as_json(bench.measure()) if options.json else bench.as_markdown(bench.measure()))
+
+
+def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    study = verbs.add_parser("study", help="train the four architectures beside each other (an hour on two cores), and write the page")
+    study.add_argument("--out", type=Path, default=Path("study"), help="folder for runs; one that is there goes on (study)")
+    study.add_argument("--page", type=Path, default=Path("docs/study.md"), help="what to write (docs/study.md)")
+    study.set_defaults(run=_study)
+
+
+def _study(options: argparse.Namespace) -> None:
+    from trainer import study
+
+    study.main(options.out, options.page)
 
 
 def _guarded(run: Callable[[], None]) -> int:
