@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
+    from lumina_cloud.planner.backwards import Goal
     from lumina_cloud.remote.ssh_connection import Connection
     from lumina_cloud.remote.ssh_key import Identity
     from lumina_cloud.runs.controller import Controller
@@ -159,6 +160,16 @@ class Lumina:
         planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True)
         planning.keep(self.session, planned)
         return planned
+
+    def plan_backwards(self, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal) -> schema.PlanDocument:
+        """Answer what is best within a budget and a deadline, or cheapest for a loss. The answer's plan is kept. Raises UsageError."""
+        from lumina_cloud.api import planning, turning
+
+        made = turning.make_plan(self.session, base, model, wanted, goal)
+        if not isinstance(made, planning.Planned):
+            return made
+        planning.keep(self.session, made)
+        return made.document
 
     def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, schema.OffersDocument]:
         """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
