@@ -12,7 +12,6 @@ from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner import backwards
 from lumina_cloud.runs import workloads
-from lumina_cloud.runs.workloads import WorkloadRequest
 from trainer import config as trainer_config
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
     from lumina_cloud.planner.backwards import Answer, Answers, Goal
+    from lumina_cloud.runs.workloads import WorkloadRequest
     from trainer.config import RunConfig
 
 _UNITS = {"m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0, "": 1.0}

@@ -7,9 +7,9 @@ most of them. What is promised is promised by the high ends: four times out of f
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from trainer.config import MODELS, ConfigError, LayoutConfig, ModelConfig, RunCo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
     from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.planner.estimate import Interval, Machine, MoneyInterval
@@ -91,11 +92,11 @@ def sizes(arch: str) -> tuple[Size, ...]:
     """Return the sizes that are tried, smallest first; the presets are among them, as they are."""
     names = MODELS[MODELS.index(SMALLEST) :]
     found = [_between(preset(names[0], arch), preset(names[0], arch), 0.25 * step) for step in (-2, -1)]
-    for lower, upper in zip(names, names[1:], strict=False):
+    for lower, upper in itertools.pairwise(names):
         low, high = preset(lower, arch), preset(upper, arch)
         found.append(Size(low, ()))
         found += [_between(low, high, step / (BETWEEN + 1)) for step in range(1, BETWEEN + 1)]
-    return tuple([*found, Size(preset(names[-1], arch), ())])
+    return (*found, Size(preset(names[-1], arch), ()))
 
 
 def _between(low: RunConfig, high: RunConfig, share: float) -> Size:

@@ -27,7 +27,7 @@ def test_it_converges_on_a_known_bias(figure, bias, seed):
 
 
 @given(FIGURE, BIAS, st.integers(3, 20), st.floats(1.0, 8.0), st.sampled_from([-1, 1]), st.integers(0, 999))
-def test_one_outlier_moves_nothing(figure, bias, n, far, sign, seed):
+def test_one_outlier_moves_nothing(figure, bias, n, far, sign, seed):  # noqa: PLR0917
     good = runs(n, figure, bias, LEAST_WIDTH[figure] / 10, seed)
     off = bias + sign * (far + 10 * LEAST_WIDTH[figure])
     outlier = Experience("RTX4090", "vastai", "dense", ((figure, off),))
