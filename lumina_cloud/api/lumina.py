@@ -26,7 +26,7 @@ from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.following import Listener
     from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.planner.backwards import Goal
@@ -61,7 +62,7 @@ class Lumina:
     def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
         self.settings = settings.load()
         self.clock = clock or SystemClock()
-        self._env = os.environ
+        self._env = _environment(self.settings)
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self._listener = listener
@@ -142,7 +143,7 @@ class Lumina:
             local_usd_per_hour=self.settings.local_usd_per_hour,
             clock=self.clock,
             env=self._env,
-            urls=self.settings.urls,
+            urls={} if self.settings.sandbox else self.settings.urls,
             need_key=need_key,
         )
 
@@ -451,6 +452,15 @@ class Lumina:
                 raise LedgerError(
                     f"less than 64 MiB of disk are free at {self.settings.home}", "free some, or set LUMINA_HOME to another disk"
                 )
+
+
+def _environment(chosen: Settings) -> Mapping[str, str]:
+    """Return the variables that providers are reached by: in a rehearsal those of the sandbox, whoever calls, and never a real cloud's."""
+    if not chosen.sandbox:
+        return os.environ
+    from providers.emulator.sandbox import environment
+
+    return {**os.environ, **environment(chosen.home.parent)}
 
 
 def _at_work(run: RunRecord) -> bool:
