@@ -435,7 +435,7 @@ class Lumina:
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""
-        if self.ledger.runs(ACTIVE, limit=1):
+        if self.ledger.has_runs(ACTIVE):
             self.controller.settle()
 
     # --- small things ---------------------------------------------------------------------------------------------------
