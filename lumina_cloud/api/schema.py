@@ -180,7 +180,7 @@ class LaunchDocument(Document):
 class Kept(Document):
     """Where a rented run's work is kept, how large it is, and how long it takes to get there."""
 
-    where: Literal[home, store]
+    where: Literal["home", "store"]
     checkpoint_gb: float
     checkpoint_seconds: float
     interval_seconds: float
