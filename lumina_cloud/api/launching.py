@@ -14,7 +14,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import BadReply, NoCapacity, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.runs import caps, machines, remembered, workloads
+from lumina_cloud.runs import caps, keeping, machines, remembered, workloads
 from lumina_cloud.runs import terms as run_terms
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
 from lumina_cloud.runs.terms import Terms
@@ -76,6 +76,24 @@ class Prepared:
             usd_cap=money.text(self.cap.usd),
             hours_cap=self.cap.seconds / 3600,
             config=asdict(config),
+            kept=self._kept(),
+        )
+
+    def _kept(self) -> schema.Kept | None:
+        if self.row.machine.provider == "local":
+            return None
+        config = self.row.estimate.config
+        parameters = workloads.parameters(config).total
+        made = keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=self.terms.store)
+        return schema.Kept(
+            where=made.where,
+            checkpoint_gb=made.checkpoint_bytes / 1e9,
+            checkpoint_seconds=made.checkpoint_seconds,
+            interval_seconds=made.interval_seconds,
+            results_gb=made.home_bytes / 1e9,
+            results_seconds=made.home_seconds,
+            disk_gb=self.terms.disk_gb,
+            secrets=list(self.terms.secrets),
         )
 
 
@@ -159,6 +177,10 @@ def prepare(
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)
+    if provider.name != "local":
+        config = row.estimate.config
+        parameters = workloads.parameters(config).total
+        keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
     disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
     made = Prepared(planned, row, cap, purpose or Purpose(), replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
     budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())

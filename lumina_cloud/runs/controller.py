@@ -51,8 +51,6 @@ RENTED_POLL_SECONDS = 2.0
 METRICS_CHUNK = 1 << 20
 MAX_PROVIDER_FAILURES = 40
 CHECKPOINT_POLL_SECONDS = 10.0
-HOME_CHECKPOINT_BYTES = 4 << 30
-"""A larger checkpoint stays near the machine while it trains; it would take longer to fetch than to compute again."""
 PRICE_SLACK = Decimal("1.10")
 """Prices move between a plan and a create. One that moved further is another offer."""
 LEAST_RELIABILITY = 0.90
@@ -342,7 +340,7 @@ class Controller:
         self._checkpoint_at[run.run_id] = now
         try:
             newest = results.newest_offered(box)
-            if newest is None or newest[0] == self._checkpoint_name.get(run.run_id) or newest[1] > HOME_CHECKPOINT_BYTES:
+            if newest is None or newest[0] == self._checkpoint_name.get(run.run_id):
                 return
             name = results.fetch_checkpoint(box, Path(run.folder))
         except Unreachable:
