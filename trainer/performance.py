@@ -11,14 +11,16 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trainer.config import preset, with_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def page(figures: dict[str, Any]) -> str:
         lines.append(f"| {bar.words} | {'-' if value is None else f'{value:.3g}'} | {sign} {bar.wanted:g} | {verdict} |")
     lines += [
         "",
-        f"Matrix products, attention among them, take {figures['matmul_share']:.0%} of a dense fp32 step: what is left is all that code other than",
-        "theirs could gain.",
+        f"Matrix products, attention among them, take {figures['matmul_share']:.0%} of a dense fp32 step: what is left is all that other",
+        "code could gain.",
         "",
         "On one 80 GB Hopper GPU the same command works unchanged; its utilisation and ratios were not measured, since none was at hand."
         if not torch.cuda.is_available()
