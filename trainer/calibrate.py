@@ -16,7 +16,9 @@ import torch.nn.functional as F
 
 from trainer import engine
 from trainer.config import DataConfig, LayoutConfig, ModelConfig, RunConfig, TrainingConfig, count_parameters
+from trainer.layers import rotary_table
 from trainer.loss import Vocabulary
+from trainer.mod import predictor_loss
 from trainer.model import Block, RoutedBlock
 from trainer.reports import peak_memory_gib
 
@@ -91,25 +93,26 @@ def _least(run: Callable[[], object]) -> float:
 def _block(model: ModelConfig, dtype: torch.dtype, tokens: int) -> float:
     """Seconds per token of a plain block, forward and backward."""
     block = _drawn(Block(model), dtype)
-    positions = torch.arange(SEQ_LEN)
     # Other tokens each time, as in training: experts then get other numbers of rows, for which kernels are made anew.
-    inputs = iter([torch.randn(tokens // SEQ_LEN, SEQ_LEN, model.d_model, dtype=dtype, requires_grad=True) for _ in range(RUNS[1] + 1)])
-    return _least(lambda: block(next(inputs), positions)[0].sum().backward()) / tokens
+    inputs = iter([torch.randn(tokens, model.d_model, dtype=dtype, requires_grad=True) for _ in range(RUNS[1] + 1)])
+    rotary = rotary_table(SEQ_LEN, model.d_head, model.rope_theta, torch.empty(0, dtype=dtype))
+    return _least(lambda: block(next(inputs), rotary)[0].sum().backward()) / tokens
 
 
 def _routed(model: ModelConfig, dtype: torch.dtype, tokens: int) -> float:
     """Seconds per token of the sequence that a depth-routed block takes beyond the block itself on the tokens that enter."""
     block = _drawn(RoutedBlock(model), dtype)
     rows = tokens // SEQ_LEN
-    x = torch.randn(rows, SEQ_LEN, model.d_model, dtype=dtype, requires_grad=True)
-    positions, entering = torch.arange(SEQ_LEN), model.capacity_tokens(SEQ_LEN)
+    x = torch.randn(tokens, model.d_model, dtype=dtype, requires_grad=True)
+    entering = model.capacity_tokens(SEQ_LEN)
+    cos, sin = rotary_table(SEQ_LEN, model.d_head, model.rope_theta, x)
 
     def whole() -> None:
-        y, _, entry = block(x, positions, causal=False)
-        (y.sum() + entry.predictor_loss).backward()
+        y, _, choice = block(x, (cos, sin), causal=False)
+        (y.sum() + predictor_loss([choice])).backward()
 
-    inner = x.detach()[:, :entering].clone().requires_grad_()
-    alone = _least(lambda: block.block(inner, positions[:entering])[0].sum().backward())
+    inner = x.detach()[: rows * entering].clone().requires_grad_()
+    alone = _least(lambda: block.block(inner, (cos[:entering], sin[:entering]))[0].sum().backward())
     return max(0.0, _least(whole) - alone) / tokens
 
 
@@ -130,8 +133,8 @@ def _head(d: int, dtype: torch.dtype, tokens: int) -> float:
     """Seconds per logit of head and loss, forward and backward."""
     vocab = VOCAB if d > 256 else 512
     head = _drawn(Vocabulary(vocab, d, tied=True), dtype)
-    x = torch.randn(1, tokens, d, dtype=dtype, requires_grad=True)
-    targets = torch.randint(0, vocab, (1, tokens))
+    x = torch.randn(tokens, d, dtype=dtype, requires_grad=True)
+    targets = torch.randint(0, vocab, (tokens,))
     return _least(lambda: head(x, targets).backward()) / (tokens * vocab)
 
 

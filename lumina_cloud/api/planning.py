@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import cpu_benchmark, market, schema
+from lumina_cloud.api import cpu_benchmark, market, refitting, schema
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
@@ -98,22 +98,31 @@ Look = Callable[["OfferQuery", "str | None"], "market.Market"]
 
 
 def make_plan(
-    session: Session, request: WorkloadRequest, wanted: MachineFilter, look: Look | None = None, *, measure: bool = False
+    session: Session,
+    request: WorkloadRequest,
+    wanted: MachineFilter,
+    look: Look | None = None,
+    *,
+    measure: bool = False,
+    only: planner.Machine | None = None,
 ) -> Planned:
     """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
 
     With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
+    `only` is the one machine to plan on, where that is decided already.
     """
     built = workloads.build(request)
     notes: list[str] = []
-    if look is None:
+    if only is not None:
+        available = [only]
+    elif look is None:
         available = machines(session.settings, wanted, measure=built.configs[0].training.precision if measure else None)
         if not available:
             raise no_price(wanted)
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
     result = planner.plan(built.configs, available, built.fixed)
-    document = _document(request, built, result, notes)
+    document = _document(request, built, result, notes, named=wanted.gpu is not None)
     record = PlanRecord(
         plan_id=document.plan,
         created_at=session.clock.now(),
@@ -191,7 +200,7 @@ def no_price(wanted: MachineFilter) -> UsageError:
 # --- documents -----------------------------------------------------------------------------------------------------------
 
 
-def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str]) -> schema.PlanDocument:
+def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str], *, named: bool) -> schema.PlanDocument:
     best = result.recommendation
     return schema.PlanDocument(
         plan=f"p-{short_id(6)}",
@@ -215,8 +224,17 @@ def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, 
         ],
         recommendation=None if best is None else _recommended(best),
         refused=list(result.refused),
-        notes=[*notes, *built.notes],
+        misfits=refitting.misfits(request, built, result, named=named),
+        notes=[*notes, *built.notes, *_judged(result)],
     )
+
+
+def _judged(result: planner.Plan) -> list[str]:
+    """Return what is to be said of the published memory example where somebody asks for just that: B7 dense on an A100 40GB."""
+    asked = any(
+        r.model == "b7" and r.arch == "dense" and not r.estimate.fits and r.machine.gpu.name.startswith("A100-40GB") for r in result.rows
+    )
+    return [refitting.judged_example()[0]] if asked else []
 
 
 def row(r: planner.Row) -> schema.PlanRow:
@@ -244,6 +262,7 @@ def row(r: planner.Row) -> schema.PlanRow:
         usd_by_part={} if e.costs is None else {name: money.text(usd) for name, usd in asdict(e.costs).items()},
         checkpoint_gib=e.checkpoint_gib,
         checkpoint_minutes_best=e.checkpoint_minutes_best,
+        front=r.front,
     )
 
 

@@ -69,6 +69,48 @@ class PlanRow(Document):
     checkpoint_gib: float
     checkpoint_minutes_best: float | None
     """Between checkpoints, where the machine may be interrupted."""
+    front: bool = False
+    """Whether no other row that fits is as cheap and as soon, and better in one of both."""
+
+
+class Change(Document):
+    """One setting, as it was and as it has to be."""
+
+    name: str
+    before: str
+    after: str
+
+
+class Remedy(Document):
+    """One smallest set of changes that makes a workload fit. `hours`, `usd` and `loss` are after them."""
+
+    changes: list[Change]
+    layout: Layout
+    count: int
+    memory_upper_gib: float
+    host_memory_gib: float
+    """Main memory of the machine that offloading takes."""
+    hours: Range
+    usd: MoneyRange
+    loss: Range
+    slowdown: float
+    """Hours over those of the unchanged workload, had the machine the memory for it."""
+    type: str
+    """What to type for it."""
+
+
+class Misfit(Document):
+    """A machine that a workload does not fit, and what would make it fit, the least slowing first."""
+
+    model: str
+    arch: str
+    gpu: str
+    count: int
+    provider: str
+    memory_upper_gib: float
+    usable_memory_gib: float
+    text: str
+    remedies: list[Remedy]
 
 
 class Published(Document):
@@ -135,6 +177,38 @@ class RecipeRow(Document):
     loss: Range
 
 
+class BackwardsAnswer(Document):
+    """A model, its tokens and its machine that reach the goal. `settings` is how the model differs from its preset."""
+
+    model: str
+    arch: str
+    settings: dict[str, str]
+    parameters_active: int
+    tokens: int
+    tokens_per_parameter: float
+    gpu: str
+    count: int
+    provider: str
+    interruptible: bool
+    usd: MoneyRange
+    hours: Range
+    loss: Range
+    type: str
+    """What plans it forwards."""
+
+
+class Backwards(Document):
+    """The question turned round: what was wanted, and what reaches it, the best first."""
+
+    budget_usd: str | None
+    deadline_hours: float | None
+    target_loss: float | None
+    answers: list[BackwardsAnswer]
+    tried: int
+    """Sizes on machines."""
+    why_none: str
+
+
 class PlanDocument(Document):
     """`lumina plan --json`."""
 
@@ -146,6 +220,10 @@ class PlanDocument(Document):
     published: list[Published]
     recommendation: Recommended | None
     refused: list[str]
+    misfits: list[Misfit] = []
+    """What does not fit, with the smallest sets of changes that would make it."""
+    backwards: Backwards | None = None
+    """With `--budget`, `--deadline` or `--target-loss`: the rows are then the first answer, planned forwards."""
     notes: list[str]
     explanation: list[str] = []
     """The derivation of the recommended row (of the first, where none is), if it was asked for; it is not kept in the ledger."""

@@ -1,4 +1,4 @@
-"""`lumina compare RUN…`."""
+"""`lumina compare`: runs side by side, or without any, the published document's sections beside modelled figures."""
 
 from __future__ import annotations
 
@@ -24,19 +24,31 @@ def compare(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show runs side by side: planned and actual, losses at the same number of tokens, and their curves."""
+    """Show runs side by side, with their curves; without runs, the published document's sections beside modelled figures."""
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
-        from lumina_cloud.core.errors import UsageError
 
         if not run:
-            raise UsageError("no runs are named", "lumina compare RUN RUN …   (lumina status lists them)")
+            _sections(as_json=json)
+            return
         with Lumina() as lumina:
             document = lumina.compare(run)
         if json:
             output.emit(document)
         else:
             output.show(*_tables(document))
+
+
+def _sections(*, as_json: bool) -> None:
+    from lumina_cloud.api import sections, settings
+
+    document = sections.compare(settings.load())
+    if as_json:
+        output.emit(document)
+        return
+    from lumina_cloud.cli import tables_sections
+
+    output.show(*tables_sections.sections(document))
 
 
 def _tables(document: schema.ComparisonDocument) -> list[RenderableType]:

@@ -9,6 +9,8 @@ import typer
 from lumina_cloud.cli import options, output
 
 if TYPE_CHECKING:
+    from lumina_cloud.api.planning import MachineFilter
+    from lumina_cloud.api.requests import Options
     from lumina_cloud.api.schema import PlanDocument
 
 
@@ -28,6 +30,9 @@ def plan(
     seed: options.Seed = None,
     recipe: options.Recipe = None,
     init_from: options.InitFrom = None,
+    budget: Annotated[str | None, typer.Option(help="Dollars: without MODEL, what is the best model for them?")] = None,
+    deadline: Annotated[str | None, typer.Option(help="Time, as 48h or 2d: without MODEL, the best model until then.")] = None,
+    target_loss: Annotated[float | None, typer.Option(help="Nats a token: the cheapest way there.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Plan on what the markets offer now, in place of the price book.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Derive the recommended row line by line, with numbers and sources.")] = False,
     json: options.Json = False,
@@ -40,6 +45,9 @@ def plan(
         from lumina_cloud.api.requests import Options, workload_request
 
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
+        if budget is not None or deadline is not None or target_loss is not None:
+            _backwards(model, given, MachineFilter(provider=provider, gpu=gpu, count=count), (budget, deadline, target_loss), as_json=json)
+            return
         request = workload_request(model, given)
         with Lumina() as lumina:
             planned = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live)
@@ -49,6 +57,31 @@ def plan(
         if json:
             output.emit(document)
         else:
+            _show(document)
+
+
+def _backwards(
+    model: str | None, given: Options, wanted: MachineFilter, said: tuple[str | None, str | None, float | None], *, as_json: bool
+) -> None:
+    from lumina_cloud.api.lumina import Lumina
+    from lumina_cloud.api.requests import workload_request
+    from lumina_cloud.api.turning import goal_of
+    from lumina_cloud.core.errors import UsageError
+
+    if given.init_from is not None:
+        raise UsageError("--init-from has a model already, and a budget or a loss asks for one", "leave one of them out")
+    budget, deadline, target_loss = said
+    goal = goal_of(options.amount("--budget", budget), deadline, target_loss)
+    base = workload_request(model or "debug200m", given)
+    with Lumina() as lumina:
+        document = lumina.plan_backwards(base, model, wanted, goal)
+    if as_json:
+        output.emit(document)
+    elif document.backwards is not None:
+        from lumina_cloud.cli import tables_decisions
+
+        output.show(*tables_decisions.backwards(document.backwards))
+        if document.rows:
             _show(document)
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ROWS_PER_ARCH = 8
 """Rows of a plan that a person is shown per architecture; `--json` has all."""
 
+REFUSED = 4
+"""Machines of which a person is told why they are not the one; `--json` has all."""
+
 WIDE = 116
 """Columns of a terminal from which on a plan shows prices per hour and ranges of cost too."""
 
@@ -47,6 +50,8 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
         parts.append(_recipes(document.recipes))
     if document.published:
         parts += _published(document.published)
+    for misfit in document.misfits:
+        parts += _misfit(misfit)
     parts += [Text(line) for line in document.explanation]
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
     parts.append(_next_step(document))
@@ -64,7 +69,22 @@ def _answer(document: schema.PlanDocument) -> Text:
     text.append(f"{best.count} x {best.gpu} at {best.provider}", style="bold green")
     text.append(f" for {best.model} {best.arch}: {_money(best.usd)}, {_hours(best.hours)}")
     text.append(f"\n{best.reason}", style="dim")
+    for line in document.refused[:REFUSED]:
+        text.append(f"\n· not {line}", style="dim")
     return text
+
+
+def _misfit(misfit: schema.Misfit) -> list[RenderableType]:
+    """Return what would make a machine fit."""
+    if not misfit.remedies:
+        return [Text(f"{misfit.text}; no change of layout, sequence, number of GPUs or architecture is enough", style="yellow")]
+    figures = ("time", "of before", "cost", "GiB a GPU", "main memory")
+    made = table(f"{misfit.text}; what would make it fit", "change", *figures, right=figures)
+    for r in misfit.remedies:
+        changes = ", ".join(f"{c.name} {c.before} → {c.after}" for c in r.changes)
+        host = f"{r.host_memory_gib:.0f} GiB" if r.host_memory_gib else "-"
+        made.add_row(changes, _hours(r.hours), f"x {r.slowdown:.2f}", _money(r.usd), f"{r.memory_upper_gib:.1f}", host)
+    return [made]
 
 
 def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.PlanRow], *, wide: bool) -> Table:
@@ -84,6 +104,8 @@ def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.Plan
         cells = _plan_cells(r, wide=wide)
         made.add_row(*(cells[name] for name in names), style=None if r.fits else "dim")
     notes = ["* interruptible"] if any(r.interruptible for r in ordered[:ROWS_PER_ARCH]) else []
+    if any(r.front for r in ordered[:ROWS_PER_ARCH]):
+        notes.append("◆ nothing else is both cheaper and sooner")
     if len(ordered) > ROWS_PER_ARCH:
         notes.append(f"and {len(ordered) - ROWS_PER_ARCH} more machines: --json shows all")
     made.caption, made.caption_justify = "; ".join(notes) or None, "left"
@@ -95,7 +117,7 @@ def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
     memory = f"{r.memory_gib.mid:.1f} / {r.usable_memory_gib:.1f}"
     tight = f"{r.memory_gib.mid:.0f} / {r.usable_memory_gib:.0f}"
     return {
-        "GPU": f"{r.count} x {r.gpu}",
+        "GPU": f"{r.count} x {r.gpu}" + (" ◆" if r.front else ""),
         "from": r.provider + ("*" if r.interruptible else ""),
         "$/h": _price(r.usd_per_hour),
         "fits": Text("yes", style="green") if r.fits else Text("no", style="red"),

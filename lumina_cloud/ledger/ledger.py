@@ -150,6 +150,10 @@ class Ledger:
         """Return what happened to a run, oldest first."""
         return self._all(EventRecord, "WHERE run_id = :run_id ORDER BY event_id", run_id=run_id)
 
+    def events_of(self, kind: str, since: datetime) -> list[EventRecord]:
+        """Return events of one kind since a moment, oldest first."""
+        return self._all(EventRecord, "WHERE kind = :kind AND at >= :since ORDER BY event_id", kind=kind, since=self._moment(since))
+
     def metrics(self, run_id: str) -> list[MetricRecord]:
         """Return a selection of a run's steps in their order; its own `metrics.jsonl` has all of them."""
         curve = self._one(CurveRecord, "WHERE run_id = :run_id", run_id=run_id)

@@ -5,7 +5,7 @@ Published figures have no part in it. What does not fit is shown and never recom
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import money, units
@@ -14,6 +14,7 @@ from lumina_cloud.planner import loss as loss_law
 from lumina_cloud.planner.costs import costs
 from lumina_cloud.planner.duration import duration
 from lumina_cloud.planner.estimate import Estimate, Machine
+from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
 from trainer.config import MODELS, preset
 
@@ -37,6 +38,8 @@ class Row:
     arch: str
     machine: Machine
     estimate: Estimate
+    front: bool = False
+    """Whether no other row that fits is as cheap and as soon, and better in one of both."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def plan(configs: Sequence[RunConfig], machines: Sequence[Machine], fixed: froze
     excluded = [f"{', '.join(names)}: {why}" for why, names in impossible.items()]
     if not rows:
         raise UsageError("; ".join(excluded) or "no machine to plan on", _LAYOUT_HINT)
+    rows = _with_front(rows)
     best = _best(rows)
     others = _others(rows, best) if best else _misfits(rows)
     return Plan(tuple(rows), Recommendation(best, _reason(best, rows)) if best else None, (*others, *excluded))
@@ -138,6 +142,12 @@ def _rank(row: Row) -> tuple[bool, float | Decimal, float]:
     return (True, e.memory_upper_gib - e.usable_memory_gib, e.hours.mid)
 
 
+def _with_front(rows: list[Row]) -> list[Row]:
+    fitting = [n for n, row in enumerate(rows) if row.estimate.fits]
+    kept = {fitting[place] for place in front(fitting, lambda n: (rows[n].estimate.usd.mid, rows[n].estimate.hours.mid))}
+    return [replace(row, front=True) if n in kept else row for n, row in enumerate(rows)]
+
+
 def _best(rows: Sequence[Row]) -> Row | None:
     """Return the soonest of the rows that fit and are about as cheap as the cheapest."""
     fitting = [row for row in rows if row.estimate.fits]
@@ -187,9 +197,15 @@ def _others(rows: Sequence[Row], best: Row) -> Iterator[str]:
             yield _too_small(row)
         else:
             yield (
-                f"{_name(row.machine)}: {money.show(e.usd.mid)} and {units.duration(e.hours.mid * 3600)}, against "
-                f"{money.show(best.estimate.usd.mid)} and {units.duration(best.estimate.hours.mid * 3600)}"
+                f"{_name(row.machine)}: {_against(e, best.estimate)}, {money.show(e.usd.mid)} and {units.duration(e.hours.mid * 3600)}, "
+                f"against {money.show(best.estimate.usd.mid)} and {units.duration(best.estimate.hours.mid * 3600)}"
             )
+
+
+def _against(e: Estimate, best: Estimate) -> str:
+    price = "dearer" if e.usd.mid > best.usd.mid else "cheaper" if e.usd.mid < best.usd.mid else "as dear"
+    time = "later" if e.hours.mid > best.hours.mid else "sooner" if e.hours.mid < best.hours.mid else "as soon"
+    return f"{price} {'and' if (price == 'cheaper') == (time == 'sooner') else 'but'} {time}"
 
 
 def _best_per_kind(rows: Sequence[Row], best: Row) -> list[Row]:
@@ -212,6 +228,6 @@ def _misfits(rows: Sequence[Row]) -> Iterator[str]:
 def _too_small(row: Row) -> str:
     e = row.estimate
     return (
-        f"{_name(row.machine)}: {row.model} {row.arch} may need {e.memory_upper_gib:.1f} GiB a GPU in its smallest layout, "
-        f"{e.usable_memory_gib:.1f} are usable"
+        f"{_name(row.machine)}: {row.model} {row.arch} does not fit: {e.memory_upper_gib:.1f} GiB of {e.usable_memory_gib:.1f} "
+        "a GPU, in its smallest layout"
     )

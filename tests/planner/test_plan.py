@@ -119,7 +119,7 @@ def test_where_nothing_fits_nothing_is_recommended_and_each_says_what_it_lacks()
     made = plan([preset("b7", "hybrid")], [machine("4090"), local_machine()])
     assert made.recommendation is None
     assert len(made.rows) == 2
-    assert any("1 x RTX4090" in text and "23.6 are usable" in text for text in made.refused)
+    assert any("1 x RTX4090" in text and "does not fit" in text and "GiB of 23.6" in text for text in made.refused)
     assert any("cpu" in text for text in made.refused)
 
 

@@ -1,0 +1,38 @@
+"""What decisions look like on a terminal: answers to a goal, sections of the document beside our figures, how plans turned out."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from lumina_cloud.cli.tables import table
+from lumina_cloud.core import money, units
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lumina_cloud.api import schema
+
+
+def backwards(found: schema.Backwards) -> list[RenderableType]:
+    """Return the answers to a goal, the best first."""
+    wanted = [f"{money.show(Decimal(found.budget_usd))}"] if found.budget_usd is not None else []
+    wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
+    wanted += [f"a loss of {found.target_loss:g}"] if found.target_loss is not None else []
+    if not found.answers:
+        return [Text(found.why_none, style="bold red")]
+    best = found.answers[0]
+    title = Text(f"for {' and '.join(wanted)}: ", style="bold")
+    title.append(f"{units.count(best.parameters_active)} active parameters, {best.arch}", style="bold green")
+    title.append(f", on {units.count(best.tokens)} tokens; loss {best.loss.low:.2f}-{best.loss.high:.2f}")
+    figures = ("active", "tokens", "a parameter", "loss", "time", "cost, at most")
+    made = table(f"the best of {found.tried} sizes on machines", "near", "arch", *figures, "on", right=figures, whole=("near", "arch"))
+    for a in found.answers:
+        made.add_row(
+            *(a.model, a.arch, units.count(a.parameters_active), units.count(a.tokens), f"{a.tokens_per_parameter:.0f}"),
+            *(f"{a.loss.mid:.3f}", units.duration(a.hours.mid * 3600), money.show(Decimal(a.usd.high))),
+            f"{a.count} x {a.gpu} ({a.provider})",
+        )
+    return [title, "", made, Text(f"the first, planned forwards: {best.type}", style="dim"), ""]

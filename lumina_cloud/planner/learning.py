@@ -1,0 +1,179 @@
+"""What finished runs teach: by how much reality differs from the model, for a GPU, a provider there, and a family of models there.
+
+A run gives the logarithm of measured over modelled for each figure. Three levels are learned one after another, each from what the
+level above it leaves: the GPU, the provider's machines with it, the architecture on those. On each level the estimate is shrunk towards
+nothing learned:
+
+    shift = sum of the kept logarithms / (PRIOR_RUNS + number kept)
+
+Kept is what lies near the median of the level's runs; below three runs there is no median to trust, and kept is what lies in reach
+of the model's own error. So one run far off teaches nothing until others agree, and with many runs the shift is their bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lumina_cloud.planner.estimate import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Figure = Literal["tokens_per_second", "memory", "overhead", "loss"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
+
+PRIOR_RUNS = 1.0
+"""Runs that the model itself is worth on each level."""
+WITHIN = {"tokens_per_second": 0.6, "memory": 0.4, "overhead": 1.2, "loss": 0.25}
+"""Logarithms: how far the model may be off before a single run is no longer believed."""
+LEAST_WIDTH = {"tokens_per_second": 0.08, "memory": 0.05, "overhead": 0.3, "loss": 0.04}
+"""Logarithms to either side that runs alike differ by: what is within twice that of the median is kept, and no interval is narrower."""
+DEVIATIONS = 3.0
+"""Scaled median deviations from the median that a run may be off: 1.4826 x the median deviation estimates a standard deviation."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One finished run: for each figure ln(measured / modelled), where both are known."""
+
+    gpu: str
+    provider: str
+    family: str
+    ratios: tuple[tuple[Figure, float], ...]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What one level teaches of one figure: a logarithm, from how many of how many runs, and how far those lie apart."""
+
+    log: float = 0.0
+    kept: int = 0
+    seen: int = 0
+    spread: float = 0.0
+
+    @property
+    def factor(self) -> float:
+        """On the modelled figure."""
+        return math.exp(self.log)
+
+
+NOTHING = Shift()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned of one figure on one kind of machine for one family: the three levels in turn."""
+
+    levels: tuple[tuple[str, Shift], ...] = ()
+
+    @property
+    def factor(self) -> float:
+        """On the modelled figure, all levels together."""
+        return math.exp(sum(shift.log for _, shift in self.levels))
+
+    @property
+    def runs(self) -> int:
+        """Runs that it rests on."""
+        return max((shift.kept for _, shift in self.levels), default=0)
+
+    @property
+    def spread(self) -> float:
+        """Of the most particular level that has runs."""
+        return next((shift.spread for _, shift in reversed(self.levels) if shift.kept), 0.0)
+
+
+def shrunk(ratios: Sequence[float], figure: Figure) -> Shift:
+    """Return what runs teach on one level."""
+    kept = believed(ratios, figure)
+    if not kept:
+        return Shift(seen=len(ratios))
+    mean = sum(kept) / len(kept)
+    spread = math.sqrt(sum((r - mean) ** 2 for r in kept) / len(kept))
+    return Shift(sum(kept) / (PRIOR_RUNS + len(kept)), len(kept), len(ratios), spread)
+
+
+def believed(ratios: Sequence[float], figure: Figure) -> list[float]:
+    """Return the logarithms that count: those near their median, of fewer than three those that the model's own error explains."""
+    finite = [r for r in ratios if math.isfinite(r)]
+    if len(finite) < 3:
+        return [r for r in finite if abs(r) <= WITHIN[figure]]
+    middle = median(finite)
+    apart = 1.4826 * median(abs(r - middle) for r in finite)
+    reach = max(DEVIATIONS * apart, 2 * LEAST_WIDTH[figure])
+    return [r for r in finite if abs(r - middle) <= reach]
+
+
+class Lessons:
+    """What all finished runs teach. Without runs nothing changes."""
+
+    def __init__(self, experiences: Iterable[Experience] = ()) -> None:
+        self._all = tuple(experiences)
+        self._known: dict[tuple[Figure, str, str, str], Lesson] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def of(self, figure: Figure, gpu: str, provider: str, family: str) -> Lesson:
+        """Return what is learned of a figure."""
+        key = (figure, gpu, provider, family)
+        if key not in self._known:
+            self._known[key] = self._learn(*key)
+        return self._known[key]
+
+    def _learn(self, figure: Figure, gpu: str, provider: str, family: str) -> Lesson:
+        # A loss does not depend on the machine: its one level is the family.
+        rows = [(e, r) for e in self._all for name, r in e.ratios if name == figure and (figure == "loss" or e.gpu == gpu)]
+        if not rows:
+            return Lesson()
+        wanted: list[tuple[str, Callable[[Any], bool]]] = [(f"family {family}", lambda e: e.family == family)]
+        if figure != "loss":
+            wanted = [
+                (f"GPU {gpu}", lambda e: True),
+                (f"provider {provider}", lambda e: e.provider == provider),
+                (f"family {family}", lambda e: e.provider == provider and e.family == family),
+            ]
+        levels, learned = [], 0.0
+        for name, belongs in wanted:
+            shift = shrunk([r - learned for e, r in rows if belongs(e)], figure)
+            levels.append((name, shift))
+            learned += shift.log
+        return Lesson(tuple(levels))
+
+
+def learned(value: Interval, lesson: Lesson, figure: Figure) -> Interval:
+    """Return an interval moved by what was learned, and narrowed towards what runs really differ by.
+
+    Each side's width, as a logarithm, is the mean of the model's and the runs' own, the model counting as `PRIOR_RUNS` runs; it never
+    grows, and never falls below what runs alike differ by.
+    """
+    if not lesson.runs or value.mid <= 0:
+        return value
+    mid = value.mid * lesson.factor
+    own = max(LEAST_WIDTH[figure], 1.28 * lesson.spread)
+
+    def width(modelled: float) -> float:
+        return min(modelled, (PRIOR_RUNS * modelled + lesson.runs * own) / (PRIOR_RUNS + lesson.runs))
+
+    low = math.log(value.mid / value.low) if value.low > 0 else 0.5
+    high = math.log(value.high / value.mid)
+    return Interval(mid * math.exp(-width(low)), mid, mid * math.exp(width(high)))
+
+
+def lines(lessons: Lessons, gpu: str, provider: str, family: str) -> list[str]:
+    """Return how the ledger's runs moved each figure, with the numbers, line by line."""
+    out = []
+    for figure in FIGURES:
+        lesson = lessons.of(figure, gpu, provider, family)
+        if not any(shift.seen for _, shift in lesson.levels):
+            continue
+        steps = "; ".join(
+            f"{name}: exp({shift.log:+.4f}) from {shift.kept} of {shift.seen} runs" for name, shift in lesson.levels if shift.seen
+        )
+        out.append(
+            f"ledger: {figure.replace('_', ' ')} x {lesson.factor:.4f} = {steps}  [sum of ln(measured / modelled) over "
+            f"({PRIOR_RUNS:g} + runs); runs far from the others are left out; --no-ledger ignores it]"
+        )
+    return out
