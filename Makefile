@@ -29,6 +29,7 @@ test: check
 # Pages that are written by a command.
 docs: setup
 	$(BIN)/python scripts/published_benchmark.py
+	$(BIN)/python scripts/refusal_table.py docs/training.md
 
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup

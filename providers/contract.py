@@ -244,6 +244,15 @@ class HasCharges(Protocol):
 
 
 @runtime_checkable
+class HasLifetimes(Protocol):
+    """Keeps a log of when machines began and ended, where it has no bill that can be read."""
+
+    def lifetime(self, instance_id: str, since: datetime) -> tuple[datetime, datetime] | None:
+        """Return when an ended instance began and ended by the provider's own log since a moment, None while that is not there."""
+        ...
+
+
+@runtime_checkable
 class HasBalance(Protocol):
     """Is paid in advance."""
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 NAME = "lambda"
 TITLE = "Lambda"
 
+_LOG_PAGES = 50
 # One a second and one launch in twelve, and a little more: over there the interval is measured on arrival.
 _REQUEST = Limit("request", 1.05)
 _LAUNCH = Limit("launch", 12.5)
@@ -157,16 +158,31 @@ class LambdaCloud:
         """Return one instance. Raises NotFound."""
         path = f"/api/v1/instances/{quote(instance_id, safe='')}"
         call = Call("get", f"instance {untrusted.line(instance_id, 80)}", "GET", path, limits=(_REQUEST,))
-        return self._http.ask(call, lambda answer: _understood(answer).read(wire.OneMachine)).data.as_instance(
-            self._http.clock.now(), self._ssh_port
-        )
+        machine = self._http.ask(call, lambda answer: _understood(answer).read(wire.OneMachine)).data
+        return machine.as_instance(self._http.clock.now(), self._ssh_port)
 
     def _list(self) -> list[Instance]:
         call = Call("list", "the list of instances", "GET", "/api/v1/instances", limits=(_REQUEST,))
         now = self._http.clock.now()
-        return [
-            m.as_instance(now, self._ssh_port) for m in self._http.ask(call, lambda answer: _understood(answer).read(wire.Machines)).data
-        ]
+        machines = self._http.ask(call, lambda answer: _understood(answer).read(wire.Machines)).data
+        return [m.as_instance(now, self._ssh_port) for m in machines]
+
+    def lifetime(self, instance_id: str, since: datetime) -> tuple[datetime, datetime] | None:
+        """Return when an ended machine was launched and terminated by the account's log: billing follows these moments."""
+        began = ended = None
+        token: str | None = None
+        for _page in range(_LOG_PAGES):
+            params = {"start": iso(since), "resource_type": "cloud.instance", **({"page_token": token} if token else {})}
+            call = Call("log", "the account's log", "GET", "/api/v1/audit-events", params=params, limits=(_REQUEST,))
+            page = self._http.ask(call, lambda answer: _understood(answer).read(wire.AuditEvents))
+            for event in page.data:
+                if any(name.rsplit(":", 1)[-1] == instance_id for name in event.resource_lrns):
+                    began = event.event_time if "launch" in event.action and began is None else began
+                    ended = event.event_time if "terminat" in event.action and ended is None else ended
+            token = page.page_token
+            if not token:
+                break
+        return (began, ended) if began is not None and ended is not None else None
 
     # --- ending ---------------------------------------------------------------------------------------------------------
 

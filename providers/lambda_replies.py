@@ -169,6 +169,21 @@ class TerminateReply(Reply):
     data: Terminated
 
 
+class AuditEvent(Reply):
+    """One line of the account's log."""
+
+    action: str
+    event_time: Moment
+    resource_lrns: list[str]
+
+
+class AuditEvents(Reply):
+    """`GET /audit-events`: in pages."""
+
+    data: list[AuditEvent]
+    page_token: str | None = None
+
+
 class SshKey(Reply):
     """A public key of the account."""
 

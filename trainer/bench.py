@@ -296,25 +296,27 @@ def _resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
 
 
-def data_wait_share(shape: Shape, *, steps: int = 3) -> float:
-    """Return the share of a dense fp32 step's time that reading its batch from prepared shards takes."""
-    from trainer.batches import Order, Windows
-    from trainer.shards import Index, Shard
+def data_wait_share(shape: Shape, *, steps: int = 8) -> float:
+    """Return the share of a dense fp32 step's time that it waits for its batch, read ahead from prepared shards as in training."""
+    from trainer.batches import Loader, Windows
+    from trainer.config import LayoutConfig
+    from trainer.shards import Recipe, Shard, index_of
 
     with tempfile.TemporaryDirectory() as folder:
         tokens = np.random.default_rng(0).integers(0, shape.vocab, 4_000_000, dtype=np.uint16)
         tokens.tofile(Path(folder) / "train-00000.bin")
-        index = Index("bench", "bpe", shape.vocab, "uint16", len(tokens), (Shard("train-00000.bin", len(tokens), ""),), ())
-        windows = Windows(Path(folder), index, "train", shape.seq_len)
-        order, step = Order(len(windows), 0), _ours("dense", shape, "float32")
+        index = index_of(Recipe("bench", vocab=shape.vocab), (Shard("train-00000.bin", len(tokens), ""),), ())
+        layout, step = LayoutConfig(micro_batch=shape.micro_batch), _ours("dense", shape, "float32")
         step()
-        waited, worked = 0.0, 0.0
-        for number in range(steps):
-            started = time.perf_counter()
-            windows.batch([order[number * shape.micro_batch + row] for row in range(shape.micro_batch)])
-            waited += time.perf_counter() - started
+        loader = Loader(Windows(Path(folder), index, "train", shape.seq_len), 0, layout, 0, steps=range(steps))
+        # The first batch is read while the trainer builds its model.
+        loader.next()
+        loader.waited, worked = 0.0, 0.0
+        for _ in range(steps - 1):
+            loader.next()
             worked += seconds(step)
-    return waited / (waited + worked)
+        loader.close()
+    return loader.waited / (loader.waited + worked)
 
 
 MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", "aten::_grouped_mm")

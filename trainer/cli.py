@@ -29,6 +29,7 @@ def main() -> None:
     _add_data(verbs)
     _add_probe(verbs)
     _add_weights_verbs(verbs)
+    _add_study(verbs)
     options = parser.parse_args()
     sys.exit(_guarded(lambda: options.run(options)))
 
@@ -103,7 +104,13 @@ def _add_weights_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser
     bring.set_defaults(run=_import)
     bench = verbs.add_parser("bench", help="time training steps beside transformers' on this machine")
     bench.add_argument("--json", action="store_true", help="one line of JSON")
+    bench.add_argument("--page", type=Path, help="write docs/performance.md here, with the time to the first step as well")
     bench.set_defaults(run=_bench)
+    evaluate = verbs.add_parser("evaluate", help="score a model on lm-eval's tasks (extra: eval)")
+    evaluate.add_argument("checkpoint", metavar="CK", type=Path, help=CK)
+    evaluate.add_argument("--tasks", required=True, help="names, with a comma between, as lm-eval has them")
+    evaluate.add_argument("--limit", type=int, help="examples a task, all without it")
+    evaluate.set_defaults(run=_evaluate)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -140,7 +147,35 @@ def _import(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from trainer import bench
 
-    print(bench.as_json(bench.measure()) if options.json else bench.as_markdown(bench.measure()))
+    figures = bench.measure()
+    if options.page is not None:
+        from trainer import performance
+
+        figures["seconds_to_first_step"] = performance.seconds_to_first_step()
+        options.page.write_text(performance.page(figures), encoding="utf-8")
+        return
+    print(bench.as_json(figures) if options.json else bench.as_markdown(figures))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import json
+
+    from trainer.harness import evaluate
+
+    print(json.dumps(evaluate(options.checkpoint, options.tasks.split(","), options.limit)))
+
+
+def _add_study(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    study = verbs.add_parser("study", help="train the four architectures beside each other (an hour on two cores), and write the page")
+    study.add_argument("--out", type=Path, default=Path("study"), help="folder for runs; one that is there goes on (study)")
+    study.add_argument("--page", type=Path, default=Path("docs/study.md"), help="what to write (docs/study.md)")
+    study.set_defaults(run=_study)
+
+
+def _study(options: argparse.Namespace) -> None:
+    from trainer import study
+
+    study.main(options.out, options.page)
 
 
 def _guarded(run: Callable[[], None]) -> int:

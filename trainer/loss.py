@@ -43,13 +43,10 @@ def cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, *, chunk_elements:
     rows = max(1, chunk_elements // weight.shape[0])
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _HeadAndLoss.apply(x, weight, targets, rows)  # type: ignore[no-any-return]
-    losses = [_log_probabilities(part, weight).gather(1, wanted) for part, wanted in _chunks(x, targets, rows)]
+    losses = []
+    for part, wanted in _chunks(x, targets, rows):
+        losses.append(torch.log_softmax(part @ weight.t(), dim=-1, dtype=wide(x.dtype)).gather(1, wanted))
     return -torch.cat(losses).mean()
-
-
-def _log_probabilities(x: Tensor, weight: Tensor) -> Tensor:
-    logits = x @ weight.t()
-    return torch.log_softmax(logits, dim=-1, dtype=wide(x.dtype))
 
 
 def _chunks(x: Tensor, targets: Tensor, rows: int) -> list[tuple[Tensor, Tensor]]:
@@ -57,24 +54,30 @@ def _chunks(x: Tensor, targets: Tensor, rows: int) -> list[tuple[Tensor, Tensor]
 
 
 class _HeadAndLoss(torch.autograd.Function):
-    """The forward pass computes the gradients too, for a loss whose own gradient is 1; the backward pass scales them."""
+    """The forward pass computes the gradients too, for a loss whose own gradient is 1; the backward pass scales them.
+
+    All chunks use the same memory: asking the system for it anew took a sixth of the head's time on a CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
-        total, grad_weight = torch.zeros((), dtype=wide(x.dtype), device=x.device), None
-        grads = []
-        for part, wanted in _chunks(x, targets, rows):
-            scores = _log_probabilities(part, weight)
-            total = total - scores.gather(1, wanted).sum()
+        total, grad_x, grad_weight = torch.zeros((), dtype=wide(x.dtype), device=x.device), torch.empty_like(x), None
+        logits = x.new_empty(min(rows, x.shape[0]), weight.shape[0])
+        scores = logits.new_empty(logits.shape, dtype=wide(x.dtype))
+        for (part, wanted), (grad_part, _) in zip(_chunks(x, targets, rows), _chunks(grad_x, targets, rows), strict=True):
+            n = part.shape[0]
+            torch.mm(part, weight.t(), out=logits[:n])
+            chosen = torch.log_softmax(logits[:n], -1, dtype=scores.dtype, out=scores[:n])
+            total = total - chosen.gather(1, wanted).sum()
             # Softmax less one at the target, in place of the log probabilities.
-            grad_logits = scores.exp_().scatter_add_(1, wanted, scores.new_full((1, 1), -1.0).expand_as(wanted)).to(x.dtype)
-            grads.append(grad_logits @ weight)
+            grad_logits = chosen.exp_().scatter_add_(1, wanted, chosen.new_full((1, 1), -1.0).expand_as(wanted)).to(x.dtype)
+            torch.mm(grad_logits, weight, out=grad_part)
             if grad_weight is None:
                 grad_weight = grad_logits.t() @ part
             else:
                 # Not `addmm_`, which torch's FLOP counter does not know.
                 torch.addmm(grad_weight, grad_logits.t(), part, out=grad_weight)
-        ctx.save_for_backward(torch.cat(grads), grad_weight)
+        ctx.save_for_backward(grad_x, grad_weight)
         return total / x.shape[0]
 
     @staticmethod

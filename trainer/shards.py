@@ -103,8 +103,7 @@ def prepare(recipe: Recipe, folder: Path, tokenizer_path: Path, tick: Callable[[
     tokenizer, texts = _tokenizer(recipe, documents(recipe.source), tokenizer_path)
     if tokenizer.size > recipe.vocab:
         raise DataError(f"the tokenizer has {tokenizer.size:,} tokens, and the model's vocabulary is {recipe.vocab:,}: set vocab to that")
-    dtype = np.dtype(np.uint16 if recipe.vocab <= 1 << 16 else np.uint32)
-    held_out, number = _HeldOut(recipe), 0
+    dtype, held_out, number = _dtype(recipe), _HeldOut(recipe), 0
     with _Writer(folder, "train", dtype, Random(recipe.seed)) as train, _Writer(folder, "validation", dtype, None) as validation:
         for text, ids in _encoded(tokenizer, held_out.marked(texts), tick, train):
             is_full = bool(recipe.wanted) and train.total >= recipe.wanted
@@ -113,24 +112,43 @@ def prepare(recipe: Recipe, folder: Path, tokenizer_path: Path, tick: Callable[[
             if text.held_out or not is_full:
                 (validation if text.held_out else train).add(ids, text.n_bytes)
                 number += 1
-    index = Index(
+    index = index_of(
+        recipe, train.done(), validation.done(), documents=number, train_bytes=train.n_bytes, validation_bytes=validation.n_bytes
+    )
+    require(index, recipe.seq_len)
+    _write_json(folder / "index.json", asdict(index))
+    tick(train.total)
+    return index
+
+
+def index_of(
+    recipe: Recipe,
+    train: tuple[Shard, ...],
+    validation: tuple[Shard, ...],
+    *,
+    documents: int = 0,
+    train_bytes: int = 0,
+    validation_bytes: int = 0,
+) -> Index:
+    """Return the index of shards that were made by a recipe."""
+    return Index(
         source=recipe.source,
         tokenizer=_kind(recipe),
         vocab=recipe.vocab,
         wanted=recipe.wanted,
         validation_tokens=recipe.validation_tokens,
         seed=recipe.seed,
-        dtype=dtype.name,
-        documents=number,
-        train=train.done(),
-        validation=validation.done(),
-        train_bytes=train.n_bytes,
-        validation_bytes=validation.n_bytes,
+        dtype=_dtype(recipe).name,
+        documents=documents,
+        train_bytes=train_bytes,
+        validation_bytes=validation_bytes,
+        train=train,
+        validation=validation,
     )
-    require(index, recipe.seq_len)
-    _write_json(folder / "index.json", asdict(index))
-    tick(train.total)
-    return index
+
+
+def _dtype(recipe: Recipe) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if recipe.vocab <= 1 << 16 else np.uint32)
 
 
 def existing(recipe: Recipe, folder: Path, say: Callable[[str], None] = print) -> Index | None:

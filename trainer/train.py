@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-import platform
-import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from trainer import checkpoint, engine, evaluate, microbatch, pieces, shards, sources, trackers, weights
-from trainer import tokenizer as tokenizers
+from trainer import checkpoint, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
 from trainer.batches import Loader, Windows
-from trainer.config import check, count_parameters, with_layout
-from trainer.errors import CannotWrite, DataError, Ended, LossNotFinite, Stopped
+from trainer.config import check, with_layout
+from trainer.errors import CannotWrite, Ended, LossNotFinite, OutOfMemory, Stopped
+from trainer.job import Job
 from trainer.model import balance_experts, routing_figures
 from trainer.reports import Reports, peak_memory_gib, write_json
 from trainer.sample import sample
@@ -33,7 +27,6 @@ from trainer.watch import Watch
 if TYPE_CHECKING:
     from trainer.config import RunConfig
     from trainer.model import Trace
-    from trainer.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 160
 ROUTING_EVERY = 10
@@ -53,49 +46,6 @@ class Options:
     store: str | None = None
     init_from: str | None = None
     """A folder whose weights are trained further."""
-
-
-@dataclass
-class _Job:
-    """A run while it is going on."""
-
-    config: RunConfig
-    out: Path
-    place: checkpoint.Place
-    watch: Watch
-    reports: Reports
-    engine: Any
-    index: shards.Index
-    train: Windows
-    validation: Windows
-    tokenizer: Tokenizer
-    writer: checkpoint.Writer
-    losses: Losses
-    loader: Loader | None = None
-    step: int = 0
-    """Steps done."""
-    loss_first: float = math.nan
-    seconds: float = 0.0
-    """Time in steps, of earlier rentals too."""
-    waited: float = 0.0
-    """Of that, time in which the step waited for data."""
-    peak_gib: float = 0.0
-    skipped: int = 0
-    """Micro batches that were left out."""
-    skipped_steps: int = 0
-    """Steps in a row of which nothing was left."""
-    routing: dict[str, float] = field(default_factory=dict)
-    good: tuple[torch.Tensor, torch.Tensor] | None = None
-    """The last micro batch with a usable loss."""
-    check_every: int = 1
-    """After so many micro batches the ranks ask each other whether to stop."""
-    started_after: float | None = None
-    """Seconds from the start of the process to the end of the first step."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens trained on."""
-        return self.step * self.config.training.global_batch_tokens
 
 
 def train(config: RunConfig, out: Path, options: Options) -> None:
@@ -123,6 +73,10 @@ def train(config: RunConfig, out: Path, options: Options) -> None:
         failed = CannotWrite(f"cannot write below {out}: {error}")
         reports_safely(reports, failed)
         raise failed from error
+    except torch.OutOfMemoryError as error:
+        full = OutOfMemory(f"out of memory at micro batch {config.layout.micro_batch}: --micro-batch auto tries which fits ({error})")
+        reports_safely(reports, full)
+        raise full from error
     except Ended as error:
         reports_safely(reports, error)
         raise
@@ -155,16 +109,16 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         # Its tokenizer goes with it: the weights know no other.
         weights.put_beside(Path(config.init_from), out)
     config = _laid_out(config, options, place, reports)
-    folder, index, tokenizer = _data(config, out, place, watch, reports)
-    found = _newest(out, place, reports) if options.resume else None
+    folder, index, tokenizer = preparation.ready(config, out, place, watch, reports)
+    found = resuming.newest(out, place, reports) if options.resume else None
     if options.resume and found is None:
         reports.say("no checkpoint to go on from: starting anew")
     state = None if found is None else checkpoint.state(found)
     if state is not None:
-        _require_same(config, state)
+        resuming.require_same(config, state)
     full = None if found is None or state is None else pieces.weights(found, state["parameters"])
     seq_len = config.training.seq_len
-    job = _Job(
+    job = Job(
         config=config,
         out=out,
         place=place,
@@ -184,7 +138,7 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     if place.rank == 0:
         (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     if found is not None and state is not None:
-        _restore(job, found, state)
+        resuming.restore(job, found, state)
     reports.begin(job.step)
     if math.isnan(job.loss_first):
         reports.phase("evaluating")
@@ -218,204 +172,10 @@ def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, repo
     return config
 
 
-# --- data -----------------------------------------------------------------------------------------------------------------
-
-
-def _data(config: RunConfig, out: Path, place: checkpoint.Place, watch: Watch, reports: Reports) -> tuple[Path, shards.Index, Tokenizer]:
-    """Return folder and index of the shards, and the tokenizer: prepared before, found in `out`, or made now by rank 0."""
-    started = time.monotonic()
-
-    def tick(tokens: int) -> None:
-        reports.alive(tokens_prepared=tokens)
-        watch.beat(f"preparing token {tokens}")
-        if watch.stop_asked:
-            raise Stopped("stopped before the first step: nothing was trained yet")
-
-    if place.rank == 0:
-        _prepared(config, out, tick, reports)
-    checkpoint.barrier()
-    source = sources.fetched(config.data.source, out)
-    folder = Path(source) if shards.is_prepared(Path(source)) else out / "shards"
-    index = shards.read(folder)
-    shards.require(index, config.training.seq_len)
-    training = config.training
-    windows = len(Windows(folder, index, "train", training.seq_len))
-    epochs = training.tokens / (windows * training.seq_len)
-    reports.say(
-        f"data: {index.count('train'):,} tokens to train on, {index.count('validation'):,} held out, {epochs:.2f} epochs "
-        f"({time.monotonic() - started:.1f} s)"
-    )
-    if epochs > max(1.0, 1.05 * training.epochs):
-        reports.say(f"the text has fewer than the {training.unique_tokens:,} unique tokens asked for: it is seen {epochs:.1f} times")
-    return folder, index, tokenizers.open_in(out, index.tokenizer)
-
-
-def _prepared(config: RunConfig, out: Path, tick: Any, reports: Reports) -> None:
-    source, training = sources.fetched(config.data.source, out), config.training
-    if shards.is_prepared(Path(source)):
-        index = shards.read(Path(source))
-        if index.vocab > config.model.vocab:
-            raise DataError(f"{source} was prepared for {index.vocab:,} tokens, and the model's vocabulary is {config.model.vocab:,}")
-        for problem in shards.damage(Path(source), index, tick):
-            raise DataError(f"{problem} in {source}: prepare the data again, or copy that shard once more")
-        if index.tokenizer != "bytes" and not (out / "tokenizer.json").is_file():
-            tokenizers.copy_folder(Path(source), out / "tokenizer.json")
-        return
-    recipe = shards.Recipe(
-        source=source,
-        tokenizer=config.data.tokenizer,
-        vocab=config.model.vocab,
-        wanted=min(training.unique_tokens, training.tokens),
-        validation_tokens=training.validation_tokens,
-        seq_len=training.seq_len,
-        seed=training.seed,
-    )
-    if shards.existing(recipe, out / "shards", reports.say) is None:
-        shards.prepare(recipe, out / "shards", out / "tokenizer.json", tick)
-
-
-# --- checkpoints ----------------------------------------------------------------------------------------------------------
-
-
-def _newest(out: Path, place: checkpoint.Place, reports: Reports) -> Path | None:
-    """Return the newest whole checkpoint: rank 0 reads and hashes, the others are told."""
-    found = checkpoint.newest(out / "checkpoints", reports.say) if place.rank == 0 else None
-    if place.world == 1:
-        return found
-    told: list[str | None] = [None if found is None else found.name]
-    dist.broadcast_object_list(told, device=torch.device("cpu"))
-    return None if told[0] is None else out / "checkpoints" / told[0]
-
-
-def _require_same(config: RunConfig, state: dict[str, Any]) -> None:
-    """Raise DataError when a checkpoint is of another model, or its data position means something else here."""
-    before = state["config"]
-    for section, names in (("model", tuple(dataclasses.asdict(config.model))), ("training", ("seq_len", "global_batch_tokens", "seed"))):
-        for name in names:
-            was, now = before[section].get(name), getattr(getattr(config, section), name)
-            if was is not None and was != now:
-                raise DataError(f"the checkpoint was made with {name}={was}, and the configuration says {now}: go on with {name}={was}")
-
-
-def _restore(job: _Job, found: Path, state: dict[str, Any]) -> None:
-    """Take up a checkpoint: the engine was built with its weights already."""
-    same = (state["world"], state["zero_stage"]) == (job.place.world, job.config.layout.zero_stage)
-    pieces.restore(job.engine, found, state["optimizer_steps"], rank=job.place.rank, same_layout=same)
-    job.step, job.loss_first, job.seconds, job.peak_gib = state["step"], state["loss_first"], state["seconds"], state["peak_gib"]
-    job.routing, job.skipped, job.waited = state["routing"], state["skipped"], state["waited"]
-    job.losses.resume(state["losses"])
-    _restore_scale(job.engine, state["loss_scale"])
-    _restore_random(found, job.place.rank)
-    if state["data"]["fingerprint"] != _fingerprint(job.index):
-        job.reports.say("the data is not what the checkpoint was trained on: going on at the same position of the new data")
-    if state["versions"]["torch"] != torch.__version__:
-        job.reports.say(f"the checkpoint was written with torch {state['versions']['torch']}, this is {torch.__version__}")
-    where = "" if same else f", written by {state['world']} rank(s) at ZeRO stage {state['zero_stage']}"
-    job.reports.say(f"going on after step {job.step} of {job.config.training.steps}{where}")
-
-
-def _save(job: _Job) -> None:
-    """Begin a checkpoint: copied now, written beside the training where main memory holds the copy."""
-    job.reports.phase("saving")
-    job.watch.beat(f"saving step {job.step}")
-    if job.writer.busy:
-        job.writer.finish()
-    background = 1.5 * pieces.size(job.engine) < _free_memory()
-    tensors = pieces.snapshot(job.engine, job.place.rank, job.place.world) | _random_states(job.place.rank)
-    job.writer.begin(job.step, tensors, _state(job), background=background, beside=_beside(job))
-    job.reports.phase("training")
-
-
-def _state(job: _Job) -> dict[str, Any]:
-    training, sequences = job.config.training, job.step * job.config.training.global_batch_tokens // job.config.training.seq_len
-    return {
-        "format": checkpoint.FORMAT,
-        "step": job.step,
-        "optimizer_steps": pieces.optimizer_steps(job.engine),
-        "loss_first": job.loss_first,
-        "seconds": job.seconds,
-        "waited": job.waited,
-        "peak_gib": job.peak_gib,
-        "routing": job.routing,
-        "skipped": job.skipped,
-        "losses": job.losses.recent(),
-        "loss_scale": _scale(job.engine),
-        "data": {
-            "fingerprint": _fingerprint(job.index),
-            "sequences": sequences,
-            "epoch": sequences // len(job.train),
-            "position": sequences % len(job.train),
-        },
-        "schedule": {"steps": training.steps, "next_lr": learning_rate(training, job.step)},
-        "world": job.place.world,
-        "zero_stage": job.config.layout.zero_stage,
-        "parameters": pieces.shapes(job.engine),
-        "config": dataclasses.asdict(job.config),
-        "versions": versions(),
-    }
-
-
-def _beside(job: _Job) -> dict[str, bytes]:
-    """Return what sampling and export need beside the weights."""
-    there = {name: job.out / name for name in weights.TOKENIZER_FILES}
-    return {weights.RUN: job.config.to_json().encode(), **{name: path.read_bytes() for name, path in there.items() if path.is_file()}}
-
-
-def _fingerprint(index: shards.Index) -> str:
-    return hashlib.sha256("".join(shard.sha256 for shard in index.train).encode()).hexdigest()
-
-
-def _free_memory() -> float:
-    """Return the bytes of main memory that can be had, infinity where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return math.inf
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), math.inf)
-
-
-def _random_states(rank: int) -> dict[str, torch.Tensor]:
-    kind, keys, *rest = np.random.get_state()
-    plain = json.dumps({"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}).encode()
-    states = {"plain": torch.frombuffer(bytearray(plain), dtype=torch.uint8), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return {f"random/{rank}/{name}": value for name, value in states.items()}
-
-
-def _restore_random(found: Path, rank: int) -> None:
-    """Set the random states of this rank; a rank that did not exist keeps its own."""
-    with pieces.Reader(found) as reader:
-        states = {name: reader.tensor(f"random/{rank}/{name}") for name in ("plain", "torch", "cuda")}
-    if states["plain"] is not None:
-        plain = json.loads(bytes(states["plain"].tolist()))
-        version, internal, gauss = plain["python"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, *rest = plain["numpy"]
-        np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), *rest))
-    if states["torch"] is not None:
-        torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
-
-
-def _scale(ds: Any) -> dict[str, float]:
-    """Return the state of fp16's loss scaling; empty in other precisions."""
-    scaler = getattr(ds.optimizer, "loss_scaler", None)
-    if scaler is None or not ds.fp16_enabled():
-        return {}
-    return {name: value for name, value in vars(scaler).items() if isinstance(value, int | float)}
-
-
-def _restore_scale(ds: Any, scale: dict[str, float]) -> None:
-    if scale and ds.fp16_enabled():
-        vars(ds.optimizer.loss_scaler).update(scale)
-
-
 # --- steps ----------------------------------------------------------------------------------------------------------------
 
 
-def _steps(job: _Job) -> None:
+def _steps(job: Job) -> None:
     training = job.config.training
     every = max(1, training.steps // 10)
     saved_at, saved_step = time.monotonic(), job.step
@@ -445,7 +205,7 @@ def _steps(job: _Job) -> None:
             due = due or job.step % every == 0 or job.step == training.steps
             _tell(job, loss, seconds)
         if (stopping and saved_step < job.step) or due:
-            _save(job)
+            resuming.save(job)
             saved_at, saved_step = time.monotonic(), job.step
         elif not job.writer.busy:
             job.writer.finish()
@@ -453,7 +213,7 @@ def _steps(job: _Job) -> None:
             _stop(job, kept=saved_step)
 
 
-def _stop(job: _Job, *, kept: int) -> None:
+def _stop(job: Job, *, kept: int) -> None:
     job.writer.finish()
     checkpoint.barrier()
     if job.writer.unstored is not None:
@@ -462,7 +222,7 @@ def _stop(job: _Job, *, kept: int) -> None:
     raise Stopped(f"stopped after step {job.step} of {job.config.training.steps}: {what}")
 
 
-def _one_step(job: _Job) -> tuple[float, int] | None:
+def _one_step(job: Job) -> tuple[float, int] | None:
     """Do one optimizer step and return the sum of this rank's losses and of how many micro batches; None when asked to stop amid it.
 
     What was accumulated of a step that is left is lost; weights and optimizer stand as after the step before.
@@ -503,7 +263,7 @@ def _mean_loads(trace: Trace, world: int) -> Trace:
 
 
 def _usable(
-    job: _Job, loss: torch.Tensor, auxiliary: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]
+    job: Job, loss: torch.Tensor, auxiliary: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Return the losses to learn from and whether they count: of a micro batch that is left out, zero times those of a good one.
 
@@ -525,7 +285,7 @@ def _usable(
     return loss * 0, auxiliary * 0, False
 
 
-def _any_rank(job: _Job, mine: bool) -> bool:
+def _any_rank(job: Job, mine: bool) -> bool:
     if job.place.world == 1:
         return mine
     flag = torch.tensor([float(mine)])
@@ -533,7 +293,7 @@ def _any_rank(job: _Job, mine: bool) -> bool:
     return bool(flag[0] > 0)
 
 
-def _agreed(job: _Job, total: float, used: int, *, due: bool) -> tuple[float, bool, bool]:
+def _agreed(job: Job, total: float, used: int, *, due: bool) -> tuple[float, bool, bool]:
     """Return the step's mean loss over all ranks, whether any was asked to stop, and whether rank 0 wants a checkpoint.
 
     Raises LossNotFinite for a loss or gradient that is not to be trained on.
@@ -561,20 +321,20 @@ def _agreed(job: _Job, total: float, used: int, *, due: bool) -> tuple[float, bo
     return mean, stopping > 0, is_due > 0
 
 
-def _gradient_norm(job: _Job) -> float | None:
+def _gradient_norm(job: Job) -> float | None:
     norm = job.engine.get_global_grad_norm()
     return None if norm is None else float(norm)
 
 
-def _remember_routing(job: _Job, trace: Any) -> None:
+def _remember_routing(job: Job, trace: Any) -> None:
     on_gpu = job.config.device == "cuda"
     if trace is not None and (not on_gpu or job.step % ROUTING_EVERY == 0 or job.step in (1, job.config.training.steps)):
         job.routing = routing_figures(trace)
 
 
-def _tell(job: _Job, loss: float, step_seconds: float) -> None:
+def _tell(job: Job, loss: float, step_seconds: float) -> None:
     if job.started_after is None:
-        job.started_after = process_seconds()
+        job.started_after = result.process_seconds()
         job.reports.alive(seconds_to_first_step=job.started_after)
     if job.place.world > 1:
         # About once a second; every rank must come to the same number.
@@ -603,7 +363,7 @@ def _tell(job: _Job, loss: float, step_seconds: float) -> None:
 # --- the end --------------------------------------------------------------------------------------------------------------
 
 
-def _evaluated(job: _Job) -> float:
+def _evaluated(job: Job) -> float:
     def tick(where: str) -> None:
         job.reports.alive()
         job.watch.beat(where)
@@ -613,7 +373,7 @@ def _evaluated(job: _Job) -> float:
     return evaluate.validation_loss(job.engine, job.validation, job.place.rank, job.place.world, tick)
 
 
-def _finish(job: _Job, store: Store | None) -> None:
+def _finish(job: Job, store: Store | None) -> None:
     """Evaluate, write weights, a sample and the result. The last step's checkpoint is complete before the run is."""
     job.reports.phase("evaluating")
     loss_last = _evaluated(job)
@@ -626,65 +386,11 @@ def _finish(job: _Job, store: Store | None) -> None:
     job.writer.finish()
     checkpoint.barrier()
     if job.place.rank == 0:
-        _save_weights(job)
-        write_json(job.out / "result.json", _result(job, loss_last, {"prompt": prompt, "text": text}))
+        result.save_weights(job)
+        write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
         if store is not None:
             if job.writer.unstored is not None:
                 store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
             store.push_results(job.out)
     job.reports.say(f"validation loss {loss_last:.3f} after {job.step} steps (before: {job.loss_first:.3f})")
     job.reports.phase("done", loss=loss_last)
-
-
-def _save_weights(job: _Job) -> None:
-    """Write `model.safetensors` in the run's precision, from the last step's checkpoint."""
-    last = job.out / "checkpoints" / f"step-{job.step:06d}"
-    full = pieces.weights(last, pieces.shapes(job.engine))
-    dtype = engine.DTYPES[job.config.training.precision]
-    weights.write(
-        {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in full.items()}, job.out / weights.WEIGHTS
-    )
-
-
-def _result(job: _Job, loss_last: float, written: dict[str, str]) -> dict[str, Any]:
-    counted = count_parameters(job.config.model)
-    return {
-        "loss_first": job.loss_first,
-        "loss_last": loss_last,
-        "perplexity": evaluate.perplexity(loss_last),
-        "bits_per_byte": evaluate.bits_per_byte(loss_last, job.index),
-        "seconds": job.seconds,
-        "tokens": job.tokens,
-        "steps": job.step,
-        "tokens_per_second": job.tokens / job.seconds,
-        "seconds_to_first_step": job.started_after,
-        "data_wait_share": job.waited / job.seconds,
-        "skipped_batches": job.skipped,
-        "peak_memory_gib": max(job.peak_gib, peak_memory_gib(job.config.device)),
-        "epochs": job.tokens / (len(job.train) * job.config.training.seq_len),
-        "routing": job.routing,
-        **job.routing,
-        "parameters": {"total": counted.total, "active": counted.active},
-        "device": job.config.device if job.config.device == "cpu" else torch.cuda.get_device_name(),
-        "versions": versions(),
-        "sample": written,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    import deepspeed
-
-    return {"python": platform.python_version(), "torch": torch.__version__, "deepspeed": deepspeed.__version__, "numpy": np.__version__}
-
-
-def process_seconds() -> float | None:
-    """Return how long this process has lived, None where the system does not say."""
-    try:
-        started = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-        up = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-    import os
-
-    return up - started / os.sysconf("SC_CLK_TCK")

@@ -34,7 +34,7 @@ class Watch:
         self._asked_at: float | None = None
         self._asked = 0
         self._seen: dict[int, tuple[str, float]] = {}
-        self._mine = self._told = ""
+        self._mine, self._told = "starting", ""
         self._stopped_watching = threading.Event()
         self._inbox: socket.socket | None = None
         self._lock = threading.Lock()

@@ -17,7 +17,7 @@ from lumina_cloud.api import schema
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import CredentialsError, NotFound, ProviderError, RefusedError, UsageError
-from lumina_cloud.ledger import ChargeRecord
+from lumina_cloud.runs.billing import billed_charge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -305,7 +305,8 @@ def _record(session: Session, rental: RentalRecord, bill: Sequence[Charge], line
         return
     known = {c.charge_id: c for c in session.ledger.charges_of_rental(rental.rental_id)}
     metered_time = _metered(session, rental)
-    made = [_billed(rental, charge, metered_time) for charge in bill]
+    span = None if metered_time is None else (metered_time.since, metered_time.until)
+    made = [billed_charge(rental, charge, span) for charge in bill]
     metered = [c for c in known.values() if c.basis == "metered" and c.counted]
     if not metered and all(known.get(c.charge_id) == c for c in made):
         return
@@ -318,33 +319,6 @@ def _record(session: Session, rental: RentalRecord, bill: Sequence[Charge], line
             tx.put_charge(replace(charge, counted=False))
         usd = money.text(sum((c.usd for c in made), Decimal(0)))
         tx.add_event("rental.billed", run_id=rental.run_id, rental_id=rental.rental_id, usd=usd)
-
-
-def _billed(rental: RentalRecord, charge: Charge, metered: Metered | None) -> ChargeRecord:
-    """Return a line of a bill as a charge. Of a bucket of the clock only the part counts in which the machine was there."""
-    since, until = charge.since, max(charge.since, charge.until)
-    if metered is not None and max(since, metered.since) < min(until, metered.until):
-        since, until = max(since, metered.since), min(until, metered.until)
-    source = untrusted.line(charge.charge_id, 150)
-    return ChargeRecord(
-        charge_id=f"{rental.rental_id}-{charge.kind}-{_short(charge.charge_id)}",
-        run_id=rental.run_id,
-        rental_id=rental.rental_id,
-        provider=rental.provider,
-        usd=charge.usd.quantize(_MICRO),
-        usd_per_hour=rental.usd_per_hour,
-        since=since,
-        until=until,
-        basis="billed",
-        kind=charge.kind,
-        source=source,
-    )
-
-
-def _short(text: str) -> str:
-    from hashlib import blake2b
-
-    return blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 # --- providers without a bill ---------------------------------------------------------------------------------------------

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import budgets, planning, schema
+from lumina_cloud.api import budgets, market, planning, schema
 from lumina_cloud.core import money, untrusted
-from lumina_cloud.core.errors import NoCapacity, RefusedError, UsageError
+from lumina_cloud.core.errors import BadReply, NoCapacity, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.runs import caps
+from lumina_cloud.runs import caps, keeping, machines, remembered, workloads
+from lumina_cloud.runs import terms as run_terms
 from lumina_cloud.runs.drift import ON_DRIFT, OnDrift
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
+from lumina_cloud.runs.terms import Terms
 from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
 from providers.contract import OfferQuery
 
+_MARKET_TRIES = 4
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.session import Session
+    from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, PlanRecord
+
+
+__all__ = ["Limits", "Prepared", "Terms"]
 
 
 MAX_NAME = 80
@@ -79,6 +88,7 @@ class Prepared:
     purpose: Purpose = Purpose()
     price_changes: tuple[PriceChange, ...] = ()
     """What costs another sum than when the plan was made."""
+    terms: Terms = field(default_factory=Terms)
 
     def as_document(self) -> schema.DryRun:
         """Return it as `--dry-run --json` prints it."""
@@ -95,7 +105,38 @@ class Prepared:
                 for c in self.price_changes
             ],
             on_drift=self.purpose.on_drift,
+            kept=self._kept(),
         )
+
+    def _kept(self) -> schema.Kept | None:
+        if self.row.machine.provider == "local":
+            return None
+        config = self.row.estimate.config
+        parameters = workloads.parameters(config).total
+        made = keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=self.terms.store)
+        return schema.Kept(
+            where=made.where,
+            checkpoint_gb=made.checkpoint_bytes / 1e9,
+            checkpoint_seconds=made.checkpoint_seconds,
+            interval_seconds=made.interval_seconds,
+            results_gb=made.home_bytes / 1e9,
+            results_seconds=made.home_seconds,
+            disk_gb=self.terms.disk_gb,
+            secrets=list(self.terms.secrets),
+        )
+
+
+def terms_from(lease: str | None, store: str | None, secrets: list[str], *, accept_unguarded: bool, interruptible: bool) -> Terms:
+    """Return the terms as they were typed. Raises UsageError for a span, a store, or a secret that is not there."""
+    for name in secrets:
+        if not name.isidentifier() or not name.isascii():
+            raise UsageError(f"--secret takes the name of an environment variable, not {name!r}", "e.g. --secret HF_TOKEN")
+        if not os.environ.get(name):
+            raise UsageError(f"--secret {name}: there is no such variable, or it is empty", f"export {name}=...")
+    if store is not None and "://" not in store:
+        raise UsageError(f"--store takes the URL of an object storage, not {store!r}", "e.g. --store s3://bucket/path")
+    seconds = run_terms.LEASE_SECONDS if lease is None else run_terms.parse_span("--lease", lease)
+    return Terms(lease_seconds=seconds, store=store, secrets=tuple(secrets), accept_unguarded=accept_unguarded, interruptible=interruptible)
 
 
 def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
@@ -132,7 +173,16 @@ def purpose_of(project: str | None, labels: Sequence[str], on_drift: str = "tell
     return Purpose(project or "", tuple(dict.fromkeys(labels)), "stop" if on_drift == "stop" else "tell")
 
 
-def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, purpose: Purpose | None = None) -> Prepared:
+def prepare(
+    session: Session,
+    request: WorkloadRequest,
+    wanted: MachineFilter,
+    limits: Limits,
+    *,
+    look: planning.Look,
+    purpose: Purpose | None = None,
+    terms: Terms | None = None,
+) -> Prepared:
     """Plan the request and pass every check that can be made before renting.
 
     Raises UsageError, DataError, CredentialsError, or RefusedError when it does not fit or could exceed its cap.
@@ -143,32 +193,79 @@ def prepare(session: Session, request: WorkloadRequest, wanted: MachineFilter, l
         raise UsageError(f"--max-hours is {limits.max_hours}, but must be above 0", "e.g. --max-hours 8")
     if wanted.provider is not None:
         registry.check_name(wanted.provider)
-    if not planning.machines(session.settings, wanted) and wanted.provider is not None:
-        # Without a price there is nothing to plan; a missing key or client is the better news.
-        _check_provider(session, wanted.provider)
-    planned = planning.make_plan(session, request, wanted)
+    terms = terms or Terms()
+    planned = _plan(session, request, wanted, terms, look)
     row = _chosen(planned, wanted)
-    _check_provider(session, row.machine.provider)
-    if row.machine.provider == "local":
+    provider = session.provider(row.machine.provider)
+    provider.check()
+    if provider.name == "local":
         _check_local_trainer(planned)
-    usd = row.estimate.usd
-    cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high)
+    usd, grace = row.estimate.usd, caps.grace_seconds(provider.name)
+    cap = caps.cap_from(
+        max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high, grace=grace
+    )
     caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
-    caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour)
-    made = Prepared(planned, row, cap, purpose or Purpose())
+    caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
+    if not machines.is_guarded(provider) and not terms.accept_unguarded:
+        raise unguarded(provider.name, row.machine.usd_per_hour)
+    if provider.name != "local":
+        config = row.estimate.config
+        parameters = workloads.parameters(config).total
+        keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
+    disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
+    made = Prepared(planned, row, cap, purpose or Purpose(), replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
     budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
     return made
 
 
-def _check_provider(session: Session, name: str) -> None:
-    """Pass every check of a provider that can be made before renting. Raises CredentialsError, AuthError, RefusedError."""
-    provider = session.provider(name)
-    if name != "local":
-        raise RefusedError(
-            f"this release plans on {name}'s live market, but cannot train there yet: no way to its machines; your key was not used",
-            "--provider local trains on this computer",
-        )
-    provider.check()
+def unguarded(provider: str, usd_per_hour: Decimal) -> RefusedError:
+    """Return the refusal of a machine that cannot end itself, with the worst that it could cost."""
+    worst = money.show(money.for_hours(usd_per_hour, 24.0))
+    return RefusedError(
+        f"a machine of {provider} cannot end itself, and is billed on even when it is switched off: "
+        f"should this computer die, it costs {worst} a day until you end it",
+        "accept that with --accept-unguarded, or take another provider",
+    )
+
+
+def _plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, terms: Terms, look: planning.Look) -> Planned:
+    """Plan on what is offered now: a price book's price cannot be rented. Raises UsageError, CredentialsError, ProviderError."""
+    provider = wanted.provider
+    if provider is None:
+        if not planning.machines(session.settings, wanted):
+            raise planning.no_price(wanted)
+        provider = _chosen(planned := planning.make_plan(session, request, wanted), wanted).machine.provider
+        if provider == "local":
+            return planned
+    if provider == "local":
+        return planning.make_plan(session, request, wanted)
+    kind = replace(wanted, provider=provider)
+
+    def plan() -> Planned:
+        session.provider(provider).check()
+        return planning.make_plan(session, request, kind, _of_kind(look, interruptible=terms.interruptible))
+
+    return _patiently(session.clock, plan)
+
+
+def _patiently(clock: Clock, action: Callable[[], Planned]) -> Planned:
+    """Ask a market again that answers with nonsense, or not at all. Raises its last error."""
+    for attempt in range(_MARKET_TRIES):
+        try:
+            return action()
+        except (BadReply, ProviderDown, RateLimited) as error:
+            if attempt + 1 == _MARKET_TRIES:
+                raise
+            told = error.retry_after if isinstance(error, RateLimited) else None
+            clock.sleep(min(15.0, told or 2.0 * 2**attempt))
+    raise AssertionError("unreachable")
+
+
+def _of_kind(look: planning.Look, *, interruptible: bool) -> planning.Look:
+    def ask(query: OfferQuery, provider: str | None) -> market.Market:
+        return look(replace(query, interruptible=interruptible), provider)
+
+    return ask
 
 
 def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
@@ -250,6 +347,7 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         tx.add_run(run)
         tx.update_run(run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+        run_terms.keep(tx, run_id, prepared.terms)
     return replace(run, state="provisioning")
 
 
@@ -276,13 +374,19 @@ def resumed_cap(run: RunRecord, limits: Limits, spent: Decimal) -> caps.Cap:
     cap = run.usd_cap
     if limits.max_cost is not None or limits.max_hours is not None:
         cap = caps.cap_from(max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=run.usd_per_hour, plan_high=run.usd_cap).usd
-    caps.seconds_left_on_box(cap, spent, run.usd_per_hour)
+    caps.seconds_left_on_box(cap, spent, run.usd_per_hour, caps.grace_seconds(run.provider))
     return caps.Cap(cap, caps.seconds_for(cap, run.usd_per_hour))
 
 
 def at_todays_price(session: Session, run: RunRecord) -> RunRecord:
     """Return the run with what its kind of machine costs now. Raises NoCapacity when there is none."""
-    offers = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count))
+    of_run = run_terms.of(session.ledger, run.run_id)
+    kind = None if run.provider == "local" else of_run.interruptible
+    offers = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=kind))
+    bad = remembered.bad_machines(session.ledger, session.clock.now())
+    offers = [
+        o for o in offers if (o.provider, o.machine_id) not in bad and (o.reliability is None or o.reliability >= market.LEAST_RELIABILITY)
+    ]
     if not offers:
         raise NoCapacity(f"{run.provider} offers no {run.count} x {run.gpu} now", "try again later: the run and its checkpoint are kept")
     return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offers))

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lumina_cloud.api import settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, LuminaError, ProviderError, UsageError
+from lumina_cloud.core.errors import LedgerError, LuminaError, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -34,13 +34,17 @@ if TYPE_CHECKING:
     from lumina_cloud.api.following import Listener
     from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.planner.backwards import Goal
-    from lumina_cloud.remote.box import Box
+    from lumina_cloud.remote.ssh_connection import Connection
+    from lumina_cloud.remote.ssh_key import Identity
     from lumina_cloud.runs.controller import Controller
+    from lumina_cloud.runs.machines import Machines
+    from lumina_cloud.runs.terms import Terms
     from lumina_cloud.runs.workloads import WorkloadRequest
-    from providers.contract import Address, OfferQuery, Provider
+    from providers.contract import OfferQuery, Provider
 
 CostKey = Literal["model", "arch", "provider", "gpu", "project", "label", "day", "week", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
@@ -58,15 +62,30 @@ class Lumina:
     def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
         self.settings = settings.load()
         self.clock = clock or SystemClock()
-        self._env = os.environ
+        self._env = _environment(self.settings)
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self._listener = listener
         self.session = Session(self.settings, self.ledger, self.clock, self.provider)
 
     @cached_property
+    def machines(self) -> Machines:
+        """Return the rented machines of this installation."""
+        from lumina_cloud.remote.host_keys import Pins
+        from lumina_cloud.runs.machines import Machines
+
+        return Machines(
+            home=self.settings.home,
+            pins=Pins(self.settings.home / "ssh" / "known_hosts"),
+            identity=self._identity,
+            clock=self.clock,
+            rehearsal=self.settings.sandbox,
+        )
+
+    @cached_property
     def controller(self) -> Controller:
         """Return what drives this ledger's runs."""
+        import trainer.config
         from lumina_cloud.api.following import Follower
         from lumina_cloud.runs.context import Context, Silent
         from lumina_cloud.runs.controller import Controller
@@ -75,10 +94,13 @@ class Lumina:
             Context(
                 ledger=self.ledger,
                 connect=self.provider,
-                open_box=_open_box,
+                machines=self.machines,
                 clock=self.clock,
                 home=self.settings.home,
                 python=sys.executable,
+                # Another trainer that keeps the same files may be sent in ours' place.
+                trainer=Path(self._env.get("LUMINA_TRAINER") or Path(trainer.config.__file__).parent),
+                secrets=self._env,
                 reporter=Silent() if self._listener is None else Follower(self._listener, self.ledger, self.clock),
             )
         )
@@ -90,6 +112,8 @@ class Lumina:
         with suppress(LuminaError):
             # Telling comes last: nothing waits for it, and nothing fails by it.
             self._tell()
+        if "machines" in vars(self):
+            self.machines.close()
         self.ledger.close()
 
     def _tell(self) -> None:
@@ -98,6 +122,11 @@ class Lumina:
             from lumina_cloud.api import notifying
 
             notifying.tell(self.session)
+
+    def _identity(self) -> Identity:
+        from lumina_cloud.remote import ssh_key
+
+        return ssh_key.installation(self.settings.home) if self.settings.ssh_key is None else ssh_key.own(self.settings.ssh_key)
 
     def provider(self, name: str) -> Provider:
         """Return a provider's client. Raises UsageError for an unknown name, CredentialsError where its key is missing."""
@@ -114,7 +143,7 @@ class Lumina:
             local_usd_per_hour=self.settings.local_usd_per_hour,
             clock=self.clock,
             env=self._env,
-            urls=self.settings.urls,
+            urls={} if self.settings.sandbox else self.settings.urls,
             need_key=need_key,
         )
 
@@ -134,7 +163,7 @@ class Lumina:
         """
         from lumina_cloud.api import planning
 
-        looked = self._look if live else None
+        looked = self.look if live else None
         planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True, taught=taught)
         if probe:
             planned = self._probed(request, wanted or planning.MachineFilter(), planned, taught=taught)
@@ -168,7 +197,7 @@ class Lumina:
         """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
         from lumina_cloud.api import market
 
-        found = self._look(wanted, provider)
+        found = self.look(wanted, provider)
         return found, market.document(found, self.clock.now())
 
     def prices(self, gpu: str | None = None, provider: str | None = None, days: float = 30.0) -> schema.PricesDocument:
@@ -190,20 +219,28 @@ class Lumina:
 
         return doctor.examine(self.settings, self._connect, self._env)
 
-    def _look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
+    def look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
+        """Ask the markets, and remember what they ask."""
         from lumina_cloud.api import market
 
         found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())
         market.remember(self.ledger, found)
         return found
 
-    def prepare(self, request: WorkloadRequest, wanted: MachineFilter, limits: Limits, purpose: Purpose | None = None) -> Prepared:
+    def prepare(
+        self,
+        request: WorkloadRequest,
+        wanted: MachineFilter,
+        limits: Limits,
+        purpose: Purpose | None = None,
+        terms: Terms | None = None,
+    ) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
         from lumina_cloud.api import launching, planning
 
         self._need_disk()
         self.settle()
-        prepared = launching.prepare(self.session, request, wanted, limits, purpose)
+        prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
         # Only now: what was refused is not what `lumina launch` without a model should take.
         planning.keep(self.session, prepared.planned)
         return prepared
@@ -228,15 +265,44 @@ class Lumina:
         """Drive a run until its trainer works on the machine. Returns it."""
         return self.controller.follow(run_id, until=_at_work)
 
-    def resume(self, run_id: str, limits: Limits) -> RunRecord:
-        """Take a failed or stopped run up again from its last checkpoint, in a new rental of the same run."""
+    def take_up(self, run_id: str, limits: Limits) -> RunRecord:
+        """Write down that a failed or stopped run goes on from its last checkpoint, in a new rental. Returns the run."""
         from lumina_cloud.api import launching
 
         self._need_disk()
         self.settle()
         run = self.check_resumable(self.find(run_id), limits)
         launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
-        return self.start(run.run_id)
+        return self.find(run.run_id)
+
+    def resume(self, run_id: str, limits: Limits) -> RunRecord:
+        """Take a failed or stopped run up again, and drive it until its trainer works on the machine."""
+        return self.start(self.take_up(run_id, limits).run_id)
+
+    def hand_over(self, run_id: str) -> bool:
+        """Leave a rented machine's run to a small process of its own; return whether there was something to leave.
+
+        A run on this computer needs none: its machine ends by itself, and any later command settles it.
+        """
+        run = self.find(run_id)
+        if run.state not in ACTIVE or run.provider == "local":
+            return False
+        from lumina_cloud.api import background
+
+        self.controller.let_go()
+        background.start(self.settings, run_id)
+        return True
+
+    def ssh(self, run_id: str) -> Connection:
+        """Return a connection to a run's machine. Raises UsageError when it has none, ProviderError when it is not reached."""
+        for rental in reversed(self.ledger.rentals(run_id)):
+            if rental.instance_id is None or rental.state in ("ended", "lost"):
+                continue
+            if rental.provider == "local":
+                raise UsageError(f"{run_id} runs on this computer", f"its folder is below {self.settings.home / 'local'}")
+            provider = self.provider(rental.provider)
+            return self.machines.connection(provider, provider.get(rental.instance_id), rental)
+        raise UsageError(f"{run_id} has no machine now", "lumina status shows what is rented")
 
     def check_resumable(self, run: RunRecord, limits: Limits) -> RunRecord:
         """Return the run at today's price. Raises UsageError, RefusedError or NoCapacity when `resume` would refuse."""
@@ -382,9 +448,10 @@ class Lumina:
 
         for rental in self.ledger.rentals(run.run_id):
             if rental.instance_id is not None and rental.state not in ("ended", "lost"):
-                instance = self.provider(rental.provider).get(rental.instance_id)
-                if instance.address is not None:
-                    return _open_box(instance.address).read("log.txt", offset, 1 << 20) or b""
+                provider = self.provider(rental.provider)
+                box = self.machines.box(provider, provider.get(rental.instance_id), rental)
+                if box is not None:
+                    return box.read("log.txt", offset, 1 << 20) or b""
         return views.read_log(run, offset)
 
     def spent(self, run: RunRecord) -> Decimal:
@@ -396,7 +463,7 @@ class Lumina:
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""
-        if self.ledger.runs(ACTIVE, limit=1):
+        if self.ledger.has_runs(ACTIVE):
             self.controller.settle()
 
     # --- small things ---------------------------------------------------------------------------------------------------
@@ -415,13 +482,13 @@ class Lumina:
                 )
 
 
-def _open_box(address: Address) -> Box:
-    from lumina_cloud.remote.local_box import LocalBox
-    from providers.contract import LocalAddress
+def _environment(chosen: Settings) -> Mapping[str, str]:
+    """Return the variables that providers are reached by: in a rehearsal those of the sandbox, whoever calls, and never a real cloud's."""
+    if not chosen.sandbox:
+        return os.environ
+    from providers.emulator.sandbox import environment
 
-    if not isinstance(address, LocalAddress):
-        raise ProviderError(f"this release has no way to a machine at {address.host}", "end it: lumina stop RUN")
-    return LocalBox(address.folder)
+    return {**os.environ, **environment(chosen.home.parent)}
 
 
 def _at_work(run: RunRecord) -> bool:

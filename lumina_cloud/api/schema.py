@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -266,6 +266,21 @@ class PriceChange(Document):
     percent: float
 
 
+class Kept(Document):
+    """Where a rented run's work is kept, how large it is, and how long it takes to get there."""
+
+    where: Literal["home", "store"]
+    checkpoint_gb: float
+    checkpoint_seconds: float
+    interval_seconds: float
+    results_gb: float
+    results_seconds: float
+    disk_gb: int
+    """Rented; its price, and that of the expected traffic, is part of the price an hour."""
+    secrets: list[str]
+    """Variables of the user's that the machine is given."""
+
+
 class DryRun(Document):
     """`lumina launch --dry-run --json`: what would be rented, and the most it could cost."""
 
@@ -277,6 +292,8 @@ class DryRun(Document):
     config: dict[str, Any]
     price_changes: list[PriceChange] = []
     on_drift: str = "tell"
+    kept: Kept | None = None
+    """None on this computer."""
 
 
 class LogLine(Document):

@@ -11,6 +11,12 @@
     [notify]
     webhook = "https://..."    # told of ends, failures, interruptions, drift and budgets; LUMINA_WEBHOOK goes before it
 
+    [ssh]
+    key = "~/.ssh/id_ed25519"  # a key of your own for rented machines, an agent's too; without it Lumina makes one
+
+    [renting]
+    boot_minutes = 15          # how long a machine may take to come up before it is given back; without it, as its provider usually does
+
     [[prices]]                 # see docs: replaces or adds to the price book
 """
 
@@ -43,6 +49,12 @@ class Settings:
     local_usd_per_hour: Decimal
     urls: Mapping[str, str] = field(default_factory=dict)
     """Where a provider's API is, for those that the user set."""
+    sandbox: bool = False
+    """Everything is a rehearsal: machines have their GPUs in name only."""
+    ssh_key: Path | None = None
+    """The user's own private key; None for one of this installation's."""
+    boot_seconds: float | None = None
+    """How long a machine may take to come up, where the user says."""
     webhook: str = ""
     """Where notices are sent; empty for nowhere. It may hold a secret, so it is never shown or kept."""
 
@@ -56,22 +68,26 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises UsageError for a malformed `config.toml`, LedgerError for a home that cannot be one."""
     env = os.environ if environ is None else environ
     home = base = _home(env)
-    if env.get("LUMINA_SANDBOX", "") not in ("", "0"):
+    sandbox = env.get("LUMINA_SANDBOX", "") not in ("", "0")
+    if sandbox:
         # Rehearsed money never mixes with real money: a ledger and runs of their own, with the user's own prices.
         home = base / "sandbox"
     if home.exists() and not home.is_dir():
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
     table = _read(config_file)
-    unknown = set(table) - {"local", "prices", "notify", *CLOUDS}
+    unknown = set(table) - {"local", "prices", "notify", "ssh", "renting", *CLOUDS}
     if unknown:
-        known = ", ".join(f"[{name}]" for name in ("local", "notify", *CLOUDS))
+        known = ", ".join(f"[{name}]" for name in ("local", "notify", "ssh", "renting", *CLOUDS))
         raise UsageError(f"{config_file}: unknown section {sorted(unknown)[0]!r}", f"known: {known}, [[prices]]")
     return Settings(
         home=home,
         config_file=config_file,
         local_usd_per_hour=_local_price(table.get("local", {}), config_file),
         urls={name: _url(name, table[name], config_file) for name in CLOUDS if name in table},
+        sandbox=sandbox,
+        ssh_key=_ssh_key(table.get("ssh", {}), config_file),
+        boot_seconds=_boot_seconds(table.get("renting", {}), config_file),
         webhook=_webhook(env, table.get("notify", {}), config_file),
     )
 
@@ -111,6 +127,22 @@ def _url(name: str, section: object, path: Path) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{path}: [{name}] knows only url, an address as text", f'[{name}]\nurl = "https://..."')
     return value
+
+
+def _ssh_key(section: object, path: Path) -> Path | None:
+    key = section.get("key") if isinstance(section, dict) and not set(section) - {"key"} else 0
+    if key is not None and (not isinstance(key, str) or not key.strip()):
+        raise UsageError(f"{path}: [ssh] knows only key, a path as text", '[ssh]\nkey = "~/.ssh/id_ed25519"')
+    return None if key is None else Path(key).expanduser()
+
+
+def _boot_seconds(section: object, path: Path) -> float | None:
+    minutes = section.get("boot_minutes") if isinstance(section, dict) and not set(section) - {"boot_minutes"} else 0
+    if minutes is None:
+        return None
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes <= 240:
+        raise UsageError(f"{path}: [renting] knows only boot_minutes, a number above 0", "[renting]\nboot_minutes = 15")
+    return float(minutes) * 60
 
 
 def _local_price(section: object, path: Path) -> Decimal:

@@ -237,7 +237,7 @@ def prepare(lumina: Lumina, spec: SweepFile, trial: Trial) -> Prepared:
     request = requests.workload_request(str(values["model"]), options)
     purpose = launching.purpose_of(spec.project or None, [sweep_label(spec.name), f"trial={trial.number:04d}"])
     wanted = planning.MachineFilter().narrowed(planning.MachineFilter(provider=spec.provider, gpu=spec.gpu, count=spec.count))
-    return launching.prepare(lumina.session, request, wanted, launching.Limits(max_cost=spec.max_cost), purpose)
+    return launching.prepare(lumina.session, request, wanted, launching.Limits(max_cost=spec.max_cost), look=lumina.look, purpose=purpose)
 
 
 def _text(value: Value | None) -> str | None:

@@ -21,7 +21,7 @@ from lumina_cloud.cli.ledger import app as ledger_app
 from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
-from lumina_cloud.cli.runs import logs, report, results, resume, status, stop
+from lumina_cloud.cli.runs import logs, report, results, resume, ssh, status, stop
 from lumina_cloud.cli.sample import sample
 from lumina_cloud.cli.sandboxed import Group
 from lumina_cloud.cli.sweep import sweep
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 
 VERBS = (
-    *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, stop, resume, results, compare),
+    *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, ssh, stop, resume, results, compare),
     *(sample, weights, costs, budget, report, accuracy, jobfile, rm, prune, doctor),
 )
 

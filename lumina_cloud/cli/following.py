@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ import typer
 
 from lumina_cloud.cli import output
 from lumina_cloud.core import money, units
+from lumina_cloud.core.errors import ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from lumina_cloud.api.following import Progress
     from lumina_cloud.api.lumina import Lumina
@@ -69,15 +72,35 @@ def _progress_text(p: Progress) -> str:
     return "  ".join(parts)
 
 
-def follow_run(lumina: Lumina, run_id: str) -> RunRecord:
-    """Follow a run to its end; Ctrl-C lets go of it and says so, with exit code 130."""
-    with letting_go(lambda: run_id):
-        return lumina.follow(run_id)
+def follow_run(lumina: Lumina, run_id: str, *, until_at_work: bool = False) -> RunRecord:
+    """Follow a run to its end, or until its trainer works; then a process in the background has it.
+
+    Ctrl-C, and the end of the terminal, let go of it and say so, with exit code 130.
+    """
+    with letting_go(lumina, lambda: run_id):
+        try:
+            if not until_at_work:
+                return lumina.follow(run_id)
+            run = lumina.start(run_id)
+        except ProviderError:
+            # Whoever cannot reach a provider now must not forget what it rents out: the background asks on.
+            lumina.hand_over(run_id)
+            raise
+        lumina.hand_over(run_id)
+        return run
 
 
 @contextmanager
-def letting_go(run: Callable[[], str | None]) -> Iterator[None]:
-    """Turn Ctrl-C into letting go: the run, if one was begun by then, goes on and is named. Exit code 130."""
+def letting_go(lumina: Lumina, run: Callable[[], str | None]) -> Iterator[None]:
+    """Turn Ctrl-C, a closed terminal and a polite kill into letting go: the run, if one was begun by then, goes on and is named.
+
+    Exit code 130.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except KeyboardInterrupt:
@@ -86,10 +109,16 @@ def letting_go(run: Callable[[], str | None]) -> Iterator[None]:
         if run_id is None:
             output.tell("interrupted: nothing was rented")
             raise typer.Exit(DETACHED) from None
+        handed = lumina.hand_over(run_id)
         output.tell(f"let go of {run_id}: it goes on, and is billed until it ends")
+        if handed:
+            output.tell("  a process in the background keeps its machine's lease and brings the results home")
         output.tell(f"  lumina logs -f {run_id}    follows it again")
         output.tell(f"  lumina stop {run_id}       ends it")
         raise typer.Exit(DETACHED) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -> None:

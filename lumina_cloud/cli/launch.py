@@ -36,6 +36,11 @@ def launch(
     init_from: options.InitFrom = None,
     max_cost: options.MaxCost = None,
     max_hours: options.MaxHours = None,
+    lease: options.Lease = None,
+    store: options.Store = None,
+    secret: options.Secret = None,
+    accept_unguarded: options.AcceptUnguarded = False,
+    interruptible: Annotated[bool, typer.Option("--interruptible", help="Rent a cheaper machine that may be taken away.")] = False,
     project: options.Project = None,
     label: options.Label = None,
     on_drift: Annotated[str, typer.Option(help="When the run goes beyond its plan: tell (the default) or stop.")] = "tell",
@@ -52,7 +57,7 @@ def launch(
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter
         from lumina_cloud.api.requests import Options, narrowed_request, workload_request
-        from lumina_cloud.cli.following import Screen, letting_go
+        from lumina_cloud.cli.following import Screen
 
         if model is not None and plan is not None:
             raise UsageError("a MODEL and --plan say two things", "leave one of them out")
@@ -69,17 +74,15 @@ def launch(
             else:
                 planned, asked = (shared.request, shared.wanted) if shared is not None else lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
-            prepared = lumina.prepare(request, wanted, limits, purpose)
+            terms = options.terms(lease, store, secret, accept_unguarded=accept_unguarded, interruptible=interruptible)
+            prepared = lumina.prepare(request, wanted, limits, purpose, terms)
             if shared is not None:
                 prepared = replace(prepared, price_changes=sharing.price_changes(shared, prepared.row))
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return
             _confirm(prepared, yes=yes)
-            begun = lumina.begin(prepared)
-            with letting_go(lambda: begun.run_id):
-                lumina.start(begun.run_id)
-            follow_to_end(lumina, begun.run_id, follow=follow, as_json=json)
+            follow_to_end(lumina, lumina.begin(prepared).run_id, follow=follow, as_json=json)
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
@@ -115,5 +118,6 @@ def follow_to_end(lumina: Lumina, run_id: str, *, follow: bool, as_json: bool) -
     """Follow a run if asked to, and print how it stands as the last line."""
     from lumina_cloud.cli.following import conclude, follow_run
 
-    run = follow_run(lumina, run_id) if follow else lumina.find(run_id)
+    # Without --follow it is driven until its trainer works, and then left to a process in the background.
+    run = follow_run(lumina, run_id, until_at_work=not follow)
     conclude(lumina, run, as_json=as_json, followed=follow)

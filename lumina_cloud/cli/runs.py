@@ -49,7 +49,7 @@ def stop(run: options.Run = "last", yes: options.YesToo = False, json: options.J
         with Lumina(Screen()) as lumina:
             lumina.settle()
             name = lumina.find(run).run_id
-            with letting_go(lambda: name):
+            with letting_go(lumina, lambda: name):
                 ended = lumina.stop(name)
             conclude(lumina, ended, as_json=json, followed=False)
 
@@ -81,7 +81,28 @@ def resume(
                 f"{money.show(record.usd_per_hour)}/h, at most {cap} in all, {money.show(lumina.spent(record))} of it spent"
             )
             confirm("rent it?", yes=yes)
-            follow_to_end(lumina, lumina.resume(record.run_id, limits).run_id, follow=follow, as_json=json)
+            follow_to_end(lumina, lumina.take_up(record.run_id, limits).run_id, follow=follow, as_json=json)
+
+
+def ssh(
+    run: options.Run = "last",
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A command to run there; a shell without one.")
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Open a shell on a run's machine, or run one command there: lumina ssh RUN -- nvidia-smi."""
+    with output.errors_shown(as_json=False):
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.remote import ssh_shell
+
+        with Lumina() as lumina:
+            connection = lumina.ssh(lumina.find(run).run_id)
+            try:
+                code = ssh_shell.run(connection, command or [])
+            finally:
+                connection.close()
+        raise typer.Exit(code)
 
 
 def results(run: options.Run = "last", json: options.Json = False, debug: options.Debug = False) -> None:

@@ -18,7 +18,9 @@ LuminaError                    1   a bug of ours, until proven otherwise
 │   ├── BadReply               7   a reply that is not understood: never taken for "nothing there"
 │   ├── OutcomeUnknown         7   a request may have happened: look it up, never repeat it blindly
 │   ├── StillTerminating       7   ask again
-│   └── NotFound               7   gone by id
+│   ├── NotFound               7   gone by id
+│   ├── Unreachable            7   a machine does not answer SSH: it boots, it is gone, or the network is
+│   └── HostKeyChanged         7   a machine shows another host key than the pinned one: nothing is sent to it
 ├── RunStopped                 8   the run was stopped by the user, the budget or the deadline
 └── BillDiffers                9   a provider's bill differs from the ledger, and nothing explains it
 
@@ -159,6 +161,18 @@ class NotFound(ProviderError):
     """The provider knows no such instance."""
 
     kind = "not_found"
+
+
+class Unreachable(ProviderError):
+    """A machine cannot be reached. Whether it lives is for its provider to say."""
+
+    kind = "unreachable"
+
+
+class HostKeyChanged(ProviderError):
+    """A machine shows another host key than the one that is known. Never asked again: the run has to leave it."""
+
+    kind = "host_key_changed"
 
 
 class RunStopped(LuminaError):

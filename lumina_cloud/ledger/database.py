@@ -186,6 +186,9 @@ def errors_of(where: str | Path, path: Path | None = None) -> Iterator[None]:
         yield
     except BrokenSeal as error:
         raise LedgerError(f"the ledger {where} is damaged: {error}", way_back(path)) from error
+    except UnicodeDecodeError as error:
+        # sqlite3 may fail to decode the very message that something is damaged.
+        raise LedgerError(f"{where} is damaged: what is in it is no text any more", way_back(path)) from error
     except (sqlite3.Error, OSError) as error:
         raise _translated(error, where, path) from error
     except Exception as error:

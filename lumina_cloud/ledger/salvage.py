@@ -23,7 +23,7 @@ Key = tuple[type[Any], tuple[Any, ...]]
 def readable(path: Path) -> dict[Key, Any]:
     """Return the records of a file that match their seals, by their keys; none when it cannot be opened at all."""
     found: dict[Key, Any] = {}
-    with suppress(sqlite3.Error, OSError), closing(sqlite_file.connect(path, 5.0)) as connection:
+    with suppress(sqlite3.Error, OSError, UnicodeDecodeError), closing(sqlite_file.connect(path, 5.0)) as connection:
         for cls, name in TABLES.items():
             if cls in (SpendingRecord, FactRecord):
                 continue
@@ -45,7 +45,7 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[dict[str, Any]
 
 def _highest(connection: sqlite3.Connection, table: str) -> int:
     for order in ("DESC", "ASC"):
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, UnicodeDecodeError):
             row = connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid {order} LIMIT 1").fetchone()
             if order == "DESC":
                 return min(int(row[0]), HIGHEST_ROWID) if row is not None else 0
@@ -55,7 +55,7 @@ def _highest(connection: sqlite3.Connection, table: str) -> int:
         middle = (low + high + 1) // 2
         try:
             row = connection.execute(f"SELECT rowid FROM {table} WHERE rowid >= ? ORDER BY rowid LIMIT 1", [middle]).fetchone()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             row = None
         low, high = (middle, high) if row is not None else (low, middle - 1)
     return low + CHUNK

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import DataError, ProviderError
 from lumina_cloud.remote import checkpoints, supervisor
 
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
     from lumina_cloud.remote.box import Box
 
 _VERIFY_SECONDS = 600.0
+_UNPACK_SECONDS = 120.0
+_SMALL = 4 << 20
+"""Files up to this size travel together."""
+
+Progress = Callable[[int, int], None]
+"""Hears how many bytes of how many have been sent."""
 _KEPT_STATE = ("metrics.jsonl", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
@@ -27,12 +37,19 @@ _KEPT_STATE = ("metrics.jsonl", "tokenizer.json", "tokenizer_config.json", "spec
 class Job:
     """How the supervisor is to run the trainer. Times are in seconds."""
 
-    python: str
     seconds_cap: float
     grace_seconds: float
     linger_seconds: float
     seconds_off: float
-    """From the supervisor's start; by then the machine switches itself off."""
+    """From the supervisor's start; by then this computer switches its machine off. A rented one is ended by its guard."""
+    power_off_file: str | None = None
+    """What switches the machine off when it appears; None on a rented one, where the guard ends the rental."""
+    processes: int = 1
+    """Of the trainer: one a GPU."""
+    store: str | None = None
+    """Object storage that the trainer keeps checkpoints and results in too."""
+    secrets_file: str | None = None
+    """Variables for the trainer alone; read once, and removed."""
     data: str | None = None
     init_from: str | None = None
     resume: bool = False
@@ -95,12 +112,23 @@ def build(
     return Bundle(tuple(_described(source, target) for source, target in pairs))
 
 
-def ship(box: Box, bundle: Bundle, *, python: str) -> None:
-    """Send what the machine lacks, then have it hash everything. Raises ProviderError when a file did not arrive whole."""
+def ship(box: Box, bundle: Bundle, *, python: Sequence[str], progress: Progress = lambda _done, _total: None) -> None:
+    """Send what the machine lacks, then have it hash everything. Raises ProviderError when a file did not arrive whole.
+
+    Small files travel as one archive that is named by its content, so that a second attempt finds it there.
+    """
     there = {entry.path: entry.n_bytes for folder in ("bundle", "data", "init", "out") for entry in box.listing(folder)}
-    for file in bundle.files:
-        if there.get(file.target) != file.n_bytes:
+    lacking = [f for f in bundle.files if there.get(f.target) != f.n_bytes]
+    small = [f for f in lacking if f.n_bytes <= _SMALL]
+    if small:
+        _send_packed(box, small)
+    done = sum(f.n_bytes for f in bundle.files) - sum(f.n_bytes for f in lacking if f.n_bytes > _SMALL)
+    for file in lacking:
+        if file.n_bytes > _SMALL:
+            progress(done, bundle.n_bytes)
             box.put(file.source, file.target)
+            done += file.n_bytes
+    progress(bundle.n_bytes, bundle.n_bytes)
     wrong = _differing(box, bundle.files, python)
     for file in wrong:
         box.put(file.source, file.target)
@@ -108,13 +136,42 @@ def ship(box: Box, bundle: Bundle, *, python: str) -> None:
         raise ProviderError(f"{still[0].target} did not arrive whole on the machine", "lumina resume rents another one")
 
 
-def _differing(box: Box, files: tuple[File, ...], python: str) -> list[File]:
+def _send_packed(box: Box, files: Sequence[File]) -> None:
+    """Send files as one archive and unpack it there."""
+    with tempfile.TemporaryDirectory(prefix="lumina-pack-") as folder:
+        packed = pack(files, Path(folder))
+        name = f"bundle/{packed.name}"
+        box.put(packed, name)
+    done = box.run(["tar", "-xf", name], timeout=_UNPACK_SECONDS)
+    if done.returncode != 0:
+        raise ProviderError(
+            f"the machine could not unpack what was sent: {untrusted.line(done.stderr.strip(), 300)}", "its disk may be full"
+        )
+
+
+def pack(files: Sequence[File], folder: Path) -> Path:
+    """Write files into an archive in `folder` that is named after the SHA-256 of its content. The same files give the same bytes."""
+    staged = folder / "pack.tar"
+    with tarfile.open(staged, "w", format=tarfile.GNU_FORMAT) as archive:
+        for file in sorted(files, key=lambda f: f.target):
+            entry = tarfile.TarInfo(file.target)
+            entry.size, entry.mode = file.n_bytes, 0o600
+            with file.source.open("rb") as handle:
+                archive.addfile(entry, handle)
+    with staged.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    target = folder / f"{digest[:32]}.tar"
+    staged.rename(target)
+    return target
+
+
+def _differing(box: Box, files: tuple[File, ...], python: Sequence[str]) -> list[File]:
     """Return the files whose hash on the machine is not ours."""
     box.write("bundle/manifest.json", json.dumps([[f.target, f.sha256] for f in files]).encode())
     box.write("bundle/verify.py", _VERIFY.encode())
-    done = box.run([python, "bundle/verify.py", "bundle/manifest.json"], timeout=_VERIFY_SECONDS)
+    done = box.run([*python, "bundle/verify.py", "bundle/manifest.json"], timeout=_VERIFY_SECONDS)
     if done.returncode != 0:
-        raise ProviderError(f"the machine could not verify what was sent: {done.stderr.strip()[-300:]}")
+        raise ProviderError(f"the machine could not verify what was sent: {untrusted.line(done.stderr.strip(), 300)}")
     wrong = set(done.stdout.splitlines())
     return [f for f in files if f.target in wrong]
 
@@ -123,9 +180,12 @@ _VERIFY = """\
 import hashlib, json, sys
 for path, expected in json.load(open(sys.argv[1])):
     digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        for chunk in iter(lambda: handle.read(1 << 20), b""):
-            digest.update(chunk)
+    try:
+        with open(path, "rb") as handle:
+            for chunk in iter(lambda: handle.read(1 << 20), b""):
+                digest.update(chunk)
+    except OSError:
+        pass
     if digest.hexdigest() != expected:
         print(path)
 """

@@ -1,8 +1,8 @@
 """Runs on the machine beside the trainer, standard library only; it is shipped as one file.
 
-`python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, writes down how it
-ended in `exit.json`, waits for the results to be fetched (a file `fetched`), and then switches the machine off. It needs no
-connection: a controller that never comes back costs `linger_seconds` more, and nothing after that.
+`python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, and writes down how it
+ended in `exit.json`. On this computer it then waits for the results to be fetched (a file `fetched`) and switches the machine off;
+on a rented one the guard does that, and the supervisor keeps the guard alive. It needs no connection.
 `python supervisor.py --there` leaves with 0 while a supervisor lives here, else with 3.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.2
+GUARD_SECONDS = 3.0
 NOBODY = 3
 """Exit code of `--there` when no supervisor lives."""
 
@@ -50,9 +51,17 @@ def main(job_path: Path) -> None:
             "seconds": time.monotonic() - started,
         },
     )
-    # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
-    _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
-    _power_off()
+    if job.get("store") and code in (0, 75):
+        # The trainer ends so only after it has saved there too.
+        Path("saved").touch()
+    if job["power_off_file"]:
+        # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
+        _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
+        Path(job["power_off_file"]).touch()
+        return
+    while True:
+        _keep_guard()
+        time.sleep(GUARD_SECONDS)
 
 
 def _only_one() -> int | None:
@@ -67,30 +76,70 @@ def _only_one() -> int | None:
 
 
 def _start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
-    argv = [job["python"], "-u", "-m", "trainer", "train", "--config", "bundle/run.json", "--out", "out"]
+    argv = [
+        sys.executable,
+        "-u",
+        *_launcher(int(job["processes"])),
+        "-m",
+        "trainer",
+        "train",
+        "--config",
+        "bundle/run.json",
+        "--out",
+        "out",
+    ]
     if job["data"]:
         argv += ["--data", job["data"]]
     if job.get("init_from"):
         argv += ["--init-from", job["init_from"]]
-    if job["resume"]:
+    if job.get("store"):
+        argv += ["--store", job["store"]]
+    if job["resume"] or job.get("store"):
+        # What an earlier machine saved into the store is found there.
         argv.append("--resume")
     path = os.pathsep.join(p for p in (str(Path("bundle").absolute()), os.environ.get("PYTHONPATH", "")) if p)
     Path("out").mkdir(exist_ok=True)
     with Path("log.txt").open("ab") as log:
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, **_secrets(job.get("secrets_file")), "PYTHONPATH": path}
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _secrets(path: str | None) -> dict[str, str]:
+    """Return the variables that are for the trainer alone. Their file is removed before the trainer starts."""
+    if path is None or not Path(path).exists():
+        return {}
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    Path(path).unlink()
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def _launcher(processes: int) -> list[str]:
+    """Return what starts one process a GPU; one needs no launcher."""
+    if processes == 1:
+        return []
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
 def _wait(child: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
     """Wait for the trainer and return why it ended: `crashed` (by itself), `stopped` or `deadline`."""
     deadline = time.monotonic() + float(job["seconds_cap"])
+    guard_at = time.monotonic()
     while child.poll() is None:
+        if time.monotonic() - guard_at > GUARD_SECONDS:
+            guard_at = time.monotonic()
+            _keep_guard()
         if Path("stop").exists():
-            return _stop(child, "stopped", float(job["grace_seconds"]))
+            return _stop(child, _asked(), float(job["grace_seconds"]))
         if time.monotonic() > deadline:
             return _stop(child, "deadline", float(job["grace_seconds"]))
         time.sleep(POLL_SECONDS)
     return "crashed"
+
+
+def _asked() -> str:
+    """Return who wants the trainer to stop: the guard writes its reason, a controller nothing."""
+    reason = Path("stop").read_text(encoding="utf-8", errors="replace")
+    return {"lease": "lease", "deadline": "deadline", "budget": "deadline"}.get(reason, "stopped")
 
 
 def _stop(child: subprocess.Popen[bytes], reason: str, grace: float) -> str:
@@ -110,9 +159,15 @@ def _linger(seconds: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _power_off() -> None:
-    """Switch the machine off: a local one by the file that its leader watches for."""
-    Path("../poweroff").touch()
+def _keep_guard() -> None:
+    """Start the guard's loop again where somebody killed it."""
+    if not Path("guard.sh").exists():
+        return
+    try:
+        os.kill(int(Path("guard.pid").read_text(encoding="ascii")), 0)
+    except (OSError, ValueError):
+        null = subprocess.DEVNULL
+        subprocess.Popen(["sh", "guard.sh"], stdin=null, stdout=null, stderr=null, start_new_session=True)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -12,10 +12,18 @@ from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError
 
 GRACE_SECONDS = 20.0
-"""How long the trainer may take for a last checkpoint when it is stopped."""
+"""How long the trainer may take for a last checkpoint when it is stopped on this computer."""
+
+SAVE_SECONDS = 60.0
+"""How long it may take on a rented machine."""
 
 RESERVE_SECONDS = 45.0
 """Kept back of every cap for stopping in good order: that checkpoint, fetching, terminating. The machine is off when they are over."""
+
+RENTED_RESERVE_SECONDS = 180.0
+"""Kept back on a rented machine: its results travel further, and its provider takes its time to end it."""
+
+ZERO = Decimal(0)
 
 LEAST_SECONDS = 60.0
 """Under this no run gets as far as a first step."""
@@ -29,14 +37,16 @@ class Cap:
     seconds: float
 
 
-def cap_from(*, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal) -> Cap:
-    """Return the cap that the options mean; the tighter of the two holds."""
+def cap_from(
+    *, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal, grace: float = RESERVE_SECONDS
+) -> Cap:
+    """Return the cap that the options mean; the tighter of the two holds. Without any it is the plan's high, and its end's `grace`."""
     limits = []
     if max_cost is not None:
         limits.append(max_cost)
     if max_hours is not None:
         limits.append(money.for_hours(usd_per_hour, max_hours))
-    usd = min(limits) if limits else max(plan_high, money.for_hours(usd_per_hour, LEAST_SECONDS * 2 / 3600))
+    usd = min(limits) if limits else max(plan_high, money.for_hours(usd_per_hour, (LEAST_SECONDS + grace) * 1.1 / 3600))
     return Cap(usd=usd, seconds=seconds_for(usd, usd_per_hour))
 
 
@@ -63,9 +73,14 @@ def _round_up(amount: Decimal) -> Decimal:
     return (amount / step).to_integral_value(rounding="ROUND_CEILING") * step
 
 
-def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal) -> float:
+def grace_seconds(provider: str) -> float:
+    """Return how much of a rental's time is kept back for its end."""
+    return RESERVE_SECONDS if provider == "local" else RENTED_RESERVE_SECONDS
+
+
+def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal, grace: float = RESERVE_SECONDS) -> float:
     """Return how long the trainer may run so that stopping and fetching still fit under the cap. Raises RefusedError."""
-    left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - RESERVE_SECONDS
+    left = seconds_for(max(Decimal(0), cap_usd - spent), usd_per_hour) - grace
     if left < LEAST_SECONDS:
         raise RefusedError(
             f"of the cap of {money.show(cap_usd)} only {money.show(max(Decimal(0), cap_usd - spent))} is left, "

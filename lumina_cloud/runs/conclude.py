@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.core import money
+from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
-from lumina_cloud.remote import results
-from lumina_cloud.runs import ingest, metering
+from lumina_cloud.remote import bootstrap, results
+from lumina_cloud.runs import billing, ingest, metering
 from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
 from providers.contract import HasClock
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
@@ -60,7 +63,7 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
         run_id=run.run_id,
         rental_id=rental.rental_id,
         provider=rental.provider,
-        usd=money.for_time(instance.usd_per_hour, until - instance.created_at),
+        usd=money.for_time(instance.usd_per_hour, billing.billed_time(rental.provider, until - instance.created_at)),
         usd_per_hour=instance.usd_per_hour,
         since=instance.created_at,
         until=until,
@@ -85,7 +88,7 @@ def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
 def _fetch(context: Context, run: RunRecord, box: Box) -> None:
     folder = Path(run.folder)
     try:
-        fetched = results.fetch_all(box, folder)
+        fetched = results.fetch_all(box, folder, python=() if run.provider == "local" else bootstrap.FIND_PYTHON)
     except ProviderError as error:
         context.reporter.said(run.run_id, f"not everything came home: {error.message}")
         with context.ledger.transaction() as tx:
@@ -96,7 +99,9 @@ def _fetch(context: Context, run: RunRecord, box: Box) -> None:
         tx.put_artifacts(run.run_id, [ArtifactRecord(run.run_id, f.path, f.n_bytes, f.sha256) for f in fetched])
         tx.put_metrics(run.run_id, ingest.metrics(run.run_id, lines))
         tx.add_event("run.fetched", run_id=run.run_id, files=len(fetched))
-    box.write("fetched", b"")
+    with suppress(ProviderError):
+        # A machine that takes no more writes is ended all the same.
+        box.write("fetched", b"")
 
 
 def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance: Instance | None) -> None:
@@ -106,29 +111,55 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
         with context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
-    gone = _until_gone(context, rental)
+    end_twins(context, rental)
+    gone, asked_at = _until_gone(context, rental)
     meter(context, run, rental, gone or instance, final=True)
-    ended_at = (gone.ended_at if gone is not None else None) or context.clock.now()
+    billing.settle(context, run, rental)
+    ended_at = (gone.ended_at if gone is not None else None) or asked_at
     with context.ledger.transaction() as tx:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
         tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
 
 
-def _until_gone(context: Context, rental: RentalRecord) -> Instance | None:
-    """Return the ended instance as the provider remembers it, None when it knows it no more. Raises StillTerminating."""
+def end_twins(context: Context, rental: RentalRecord) -> None:
+    """End every other instance of the rental's tag: a provider may make two of one create. Raises ProviderError."""
+    provider = context.connect(rental.provider)
+    for twin in provider.find(rental.tag):
+        if twin.state == "ended" or twin.instance_id == rental.instance_id:
+            continue
+        if twin.instance_id not in billing.twins(context, rental):
+            with context.ledger.transaction() as tx:
+                tx.add_event(billing.TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=twin.instance_id)
+            context.reporter.said(rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(twin.instance_id, 80)}")
+        with suppress(StillTerminating):
+            provider.terminate(twin.instance_id)
+
+
+def _until_gone(context: Context, rental: RentalRecord) -> tuple[Instance | None, datetime]:
+    """Return the ended instance as its provider remembers it, None when it knows it no more, and when its end was first accepted.
+
+    Raises StillTerminating.
+    """
+    asked_at: datetime | None = None
     provider = context.connect(rental.provider)
     instance_id = rental.instance_id or ""
     give_up = context.clock.monotonic() + TERMINATE_SECONDS
+    told = False
     while True:
+        instance = None
         try:
             provider.terminate(instance_id)
+            asked_at = asked_at or context.clock.now()
             instance = provider.get(instance_id)
         except NotFound:
-            return None
+            return None, asked_at or context.clock.now()
         except StillTerminating:
-            instance = None
+            asked_at = asked_at or context.clock.now()
         if instance is not None and instance.state == "ended":
-            return instance
+            return instance, asked_at
+        if instance is None and rental.provider != "local" and not told:
+            told = True
+            context.reporter.said(rental.run_id, f"waiting until {rental.provider} says that it is gone")
         if context.clock.monotonic() > give_up:
             raise StillTerminating(
                 f"{rental.provider} instance {instance_id} does not end: it may still be billed",

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, RunRecord
-    from lumina_cloud.remote.box import Box
-    from providers.contract import Address, Provider
+    from lumina_cloud.runs.machines import Machines
+    from providers.contract import Provider
 
 
 class Reporter(Protocol):
@@ -44,10 +44,14 @@ class Context:
     ledger: Ledger
     connect: Callable[[str], Provider]
     """Returns the provider of that name."""
-    open_box: Callable[[Address], Box]
-    """Returns the way to reach a machine."""
+    machines: Machines
+    """Makes rented machines and reaches them."""
     clock: Clock
     home: Path
     python: str
     """The interpreter on a local machine."""
+    trainer: Path
+    """The package that is shipped as `trainer`."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """The user's environment, of which a run may be given what `--secret` names."""
     reporter: Reporter = field(default_factory=Silent)

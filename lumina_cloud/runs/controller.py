@@ -6,35 +6,56 @@ ledger, and a create is preceded by a look-up of its tag. No network call stands
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import untrusted
-from lumina_cloud.core.errors import CredentialsError, DiskError, LuminaError, NoCapacity, NotFound, OutcomeUnknown, ProviderError
+from lumina_cloud.core import money, untrusted
+from lumina_cloud.core.errors import (
+    CredentialsError,
+    DiskError,
+    HostKeyChanged,
+    InsufficientBalance,
+    InvalidRequest,
+    LuminaError,
+    NoCapacity,
+    NotFound,
+    OutcomeUnknown,
+    ProviderError,
+    Unreachable,
+)
 from lumina_cloud.ledger import RentalRecord
-from lumina_cloud.runs import caps, conclude, drift, ingest, metering, shipping
-from lumina_cloud.runs.decide import Decision, Facts, decide
+from lumina_cloud.remote import results
+from lumina_cloud.runs import conclude, drift, ingest, metering, remembered, shipping
+from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lock import driving
+from lumina_cloud.runs.observing import Observer
+from lumina_cloud.runs.shipping import MachineUnfit
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
-from providers.contract import LaunchSpec, OfferQuery
+from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lumina_cloud.ledger import RunRecord
+    from lumina_cloud.ledger import EventRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
-    from lumina_cloud.runs.decide import Machine
+    from lumina_cloud.runs.observing import Seen
     from lumina_cloud.runs.states import Reason, RentalEvent
-    from providers.contract import Instance, Offer
+    from lumina_cloud.runs.terms import Terms
+    from providers.contract import Instance, Offer, Provider
 
 POLL_SECONDS = 0.5
+RENTED_POLL_SECONDS = 2.0
 METRICS_CHUNK = 1 << 20
-ASK_SECONDS = 5.0
-"""How often the machine is asked whether its supervisor lives."""
 MAX_PROVIDER_FAILURES = 40
-OVERDUE_SECONDS = 15.0
-"""How long after a cap the machine's own supervisor is waited for."""
+CHECKPOINT_POLL_SECONDS = 10.0
+PRICE_SLACK = Decimal("1.10")
+"""Prices move between a plan and a create. One that moved further is another offer."""
+LEAST_RELIABILITY = 0.90
+LISTING_LAG_SECONDS = 45.0
+"""How long a list may not show yet what a create that nobody heard of has made."""
 
 
 class Controller:
@@ -42,8 +63,10 @@ class Controller:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._observer = Observer(context)
         self._offsets: dict[str, int] = {}
-        self._asked_at: dict[str, float] = {}
+        self._checkpoint_at: dict[str, float] = {}
+        self._checkpoint_name: dict[str, str] = {}
 
     # --- what commands call ---------------------------------------------------------------------------------------------
 
@@ -64,53 +87,61 @@ class Controller:
                 if run.state not in ACTIVE or until(run):
                     return run
                 if decision.action in ("wait", "ask_to_stop"):
-                    self.context.clock.sleep(POLL_SECONDS)
+                    self.context.clock.sleep(POLL_SECONDS if run.provider == "local" or not mine else RENTED_POLL_SECONDS)
                 if not mine and not self._is_driven(run_id):
                     break
         return self.follow(run_id, until)
+
+    def let_go(self) -> None:
+        """Stop renewing leases: another process takes over."""
+        self._observer.let_all_go()
 
     # --- one step -------------------------------------------------------------------------------------------------------
 
     def step(self, run_id: str) -> Decision:
         """Do the one next thing for the run and return what it was."""
         run = self._run(run_id)
-        rental = self._rental(run_id)
-        instance = self._instance(rental)
-        box = self._box(instance)
-        facts = self._facts(run, rental, instance, box)
-        decision = decide(facts)
-        self._do(decision, run, rental, instance, box)
-        if box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
-            self._read_progress(run, box)
-            self._watch_for_drift(run.run_id, rental)
-            conclude.meter(self.context, run, rental, instance)
+        seen = self._observer.look(run, self._rental(run_id))
+        decision = decide(seen.facts)
+        self._do(decision, seen)
+        if seen.box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
+            with suppress(Unreachable):
+                self._read_progress(run, seen.box)
+                self._watch_for_drift(run_id, seen.rental)
+                self._bring_checkpoint_home(seen, seen.box)
+            conclude.meter(self.context, run, seen.rental, seen.instance)
         return decision
 
-    def _do(self, decision: Decision, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> None:
+    def _do(self, decision: Decision, seen: Seen) -> None:
+        run, rental, box = seen.run, seen.rental, seen.box
         match decision.action:
             case "intend":
-                self._intend(run)
+                self._intend(seen)
             case "create" if rental is not None:
-                self._create(run, rental)
+                self._create(seen, rental)
             case "abandon" if rental is not None:
                 self._abandon(run, rental)
             case "mark_ready" if rental is not None:
-                self._mark_ready(run, rental)
+                self._mark_ready(seen, rental)
             case "ship" if box is not None and rental is not None:
-                self._ship(run, rental, box)
+                self._ship(seen, rental, box)
             case "mark_training":
                 self._mark_training(run, rental)
             case "ask_to_stop" if box is not None:
-                box.write("stop", b"")
+                self._ask_to_stop(run, box)
             case "end" if decision.reason is not None:
-                self.end(run, decision.reason)
+                self.end(run, decision.reason, _words(seen, decision.reason))
             case "conclude":
-                conclude.conclude(self.context, run, rental, instance, box)
+                self._observer.let_go(rental)
+                conclude.conclude(self.context, run, rental, seen.instance, box)
             case _:
                 pass
 
-    def end(self, run: RunRecord, reason: Reason) -> None:
-        """Record why the run's work is over; what remains is to bring results home and to end the rental."""
+    def end(self, run: RunRecord, reason: Reason, detail: str = "") -> None:
+        """Record why the run's work is over, with the provider's or machine's own words.
+
+        What remains is to bring results home and to end the rental.
+        """
         state = next_run_state(run.state, "work_ended")
         rental = self._rental(run.run_id)
         with self.context.ledger.transaction() as tx:
@@ -124,14 +155,17 @@ class Controller:
                     work_ended_at=self.context.clock.now(),
                     ending=ENDINGS.get(reason, "failed"),
                 )
-            tx.add_event("run.work_ended", run_id=run.run_id, reason=reason)
+            tx.add_event("run.work_ended", run_id=run.run_id, reason=reason, detail=detail)
+        if detail:
+            self.context.reporter.said(run.run_id, detail)
 
     # --- the single actions ---------------------------------------------------------------------------------------------
 
-    def _intend(self, run: RunRecord) -> None:
-        offer = self._offer(run)
+    def _intend(self, seen: Seen) -> None:
+        run = seen.run
+        offer = self._offer(run, seen.terms)
         if offer is None:
-            self.end(run, "create_failed")
+            self.end(run, "no_capacity")
             return
         attempt = max((r.attempt for r in self.context.ledger.rentals(run.run_id)), default=0) + 1
         rental = RentalRecord(
@@ -153,37 +187,85 @@ class Controller:
         )
         with self.context.ledger.transaction() as tx:
             tx.add_rental(rental)
-            tx.add_event("rental.intended", run_id=run.run_id, rental_id=rental.rental_id, tag=rental.tag)
+            tx.add_event(
+                "rental.intended", run_id=run.run_id, rental_id=rental.rental_id, tag=rental.tag, machine=offer.machine_id, gpu=offer.gpu
+            )
 
-    def _offer(self, run: RunRecord) -> Offer | None:
-        """Return the cheapest offer that is what the plan said, at no higher price."""
-        offers = self.context.connect(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count))
-        fitting = [o for o in offers if o.usd_per_hour <= run.usd_per_hour]
-        return min(fitting, key=lambda o: o.usd_per_hour, default=None)
+    def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:
+        """Return the cheapest offer that is what the plan said, at about its price, on no machine that failed before."""
+        query = OfferQuery(
+            gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=of_run.interruptible if run.provider != "local" else None
+        )
+        offers = self.context.connect(run.provider).offers(query)
+        bad = remembered.bad_machines(self.context.ledger, self.context.clock.now())
+        dearest = rental.usd_per_hour if rental is not None else run.usd_per_hour * (1 if run.provider == "local" else PRICE_SLACK)
+        fitting = [
+            o
+            for o in offers
+            if o.usd_per_hour <= dearest
+            and (o.provider, o.machine_id) not in bad
+            and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)
+        ]
+        same = [o for o in fitting if rental is not None and o.offer_id == rental.offer_id]
+        return min(same or fitting, key=lambda o: o.usd_per_hour, default=None)
 
-    def _create(self, run: RunRecord, rental: RentalRecord) -> None:
+    def _create(self, seen: Seen, rental: RentalRecord) -> None:
         """Rent, unless the tag shows that an earlier attempt already did."""
-        provider = self.context.connect(rental.provider)
-        found = provider.find(rental.tag)
+        run, provider = seen.run, self.context.connect(rental.provider)
+        found = self._found(provider, rental)
         if not found:
-            self._move_rental(rental, "create")
-            offer = self._offer(run)
-            if offer is None:
-                self._move_rental(self._fresh(rental), "abandoned")
-                self.end(run, "create_failed")
+            if self._may_still_appear(rental):
+                self.context.clock.sleep(POLL_SECONDS * 2)
                 return
+            self._move_rental(rental, "create")
+            offer = self._offer(run, seen.terms, rental)
+            if offer is None:
+                self._give_up(run, rental, "no_capacity", "its offer is gone, and no other is as cheap")
+                return
+            seconds = self._observer.allowed_seconds(run, rental)
             try:
-                found = [provider.create(offer, LaunchSpec(), rental.tag)]
-            except NoCapacity as error:
-                self.context.reporter.said(run.run_id, error.message)
-                self._move_rental(self._fresh(rental), "abandoned")
-                self.end(run, "create_failed")
+                found = [self.context.machines.create(provider, offer, rental, seen.terms, seconds)]
+            except (NoCapacity, InsufficientBalance, InvalidRequest, CredentialsError) as error:
+                self._give_up(run, rental, _REFUSALS.get(type(error), "create_failed"), error.message)
                 return
             except OutcomeUnknown as error:
                 # It may exist: the next step looks its tag up before anything is repeated.
                 self.context.reporter.said(run.run_id, error.message)
+                with self.context.ledger.transaction() as tx:
+                    tx.add_event("rental.outcome_unknown", run_id=run.run_id, rental_id=rental.rental_id, instance=error.created_id)
                 return
         self._adopt(self._fresh(rental), found[0])
+
+    def _found(self, provider: Provider, rental: RentalRecord) -> list[Instance]:
+        """Return what carries the rental's tag, or what a failed create named, without those that ended: one of them.
+
+        Of several, which one create may have made, the others are ended when this one is ready.
+        """
+        found = {i.instance_id: i for i in provider.find(rental.tag) if i.state != "ended" or provider.name == "local"}
+        for event in self._events(rental, "rental.outcome_unknown"):
+            named = event.data.get("instance")
+            if isinstance(named, str) and named not in found:
+                with suppress(NotFound):
+                    found[named] = provider.get(named)
+        live = sorted(found.values(), key=lambda i: (i.state != "running", i.created_at, i.instance_id))
+        return live[:1]
+
+    def _may_still_appear(self, rental: RentalRecord) -> bool:
+        """Whether a create that may have happened is not yet to be repeated: lists lag."""
+        unknown = self._events(rental, "rental.outcome_unknown")
+        creates = self._events(rental, "rental.create")
+        # A create whose controller died has neither reply nor error in the ledger.
+        last = max((e.at for e in (*unknown, *creates)), default=None)
+        if last is None or rental.provider == "local":
+            return False
+        return (self.context.clock.now() - last).total_seconds() < LISTING_LAG_SECONDS
+
+    def _events(self, rental: RentalRecord, kind: str) -> list[EventRecord]:
+        return [e for e in self.context.ledger.events(rental.run_id) if e.kind == kind and e.rental_id == rental.rental_id]
+
+    def _give_up(self, run: RunRecord, rental: RentalRecord, reason: Reason, detail: str) -> None:
+        self._move_rental(self._fresh(rental), "abandoned")
+        self.end(run, reason, detail)
 
     def _adopt(self, rental: RentalRecord, instance: Instance) -> None:
         if rental.state == "intended":
@@ -205,22 +287,72 @@ class Controller:
             self._move_rental(rental, "abandoned")
         self.end(run, "stopped_by_user")
 
-    def _mark_ready(self, run: RunRecord, rental: RentalRecord) -> None:
+    def _mark_ready(self, seen: Seen, rental: RentalRecord) -> None:
+        run, instance = seen.run, seen.instance
+        if instance is not None and rental.provider != "local" and instance.usd_per_hour > rental.usd_per_hour * PRICE_SLACK:
+            detail = f"{rental.provider} asks {money.show(instance.usd_per_hour)} an hour, and offered {money.show(rental.usd_per_hour)}"
+            self.end(run, "price_rose", detail)
+            return
+        if rental.provider != "local":
+            conclude.end_twins(self.context, rental)
         run_state = next_run_state(run.state, "machine_ready")
         rental_state = next_rental_state(rental.state, "ready")
+        known = self.context.machines.known_before_contact(rental)
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=rental_state, ready_at=self.context.clock.now())
             tx.update_run(run.run_id, state=run_state)
-            tx.add_event("rental.ready", run_id=run.run_id, rental_id=rental.rental_id)
+            tx.add_event("rental.ready", run_id=run.run_id, rental_id=rental.rental_id, host_key_known_before=known)
+        if not known:
+            self.context.reporter.said(run.run_id, "nobody told its host key beforehand: the first contact was trusted, and is pinned")
 
-    def _ship(self, run: RunRecord, rental: RentalRecord, box: Box) -> None:
+    def _ship(self, seen: Seen, rental: RentalRecord, box: Box) -> None:
+        run = seen.run
         try:
-            shipping.ship(self.context, run, rental, box)
+            shipping.ship(self.context, seen.run, rental, seen.terms, box)
+        except (Unreachable, HostKeyChanged):
+            # The next look says what became of the machine; what had arrived by now is not sent again.
+            raise
+        except MachineUnfit as error:
+            remembered.remember(self.context.ledger, rental, seen.instance, error.message)
+            self.end(run, "machine_unfit", error.message)
         except LuminaError as error:
             with self.context.ledger.transaction() as tx:
                 tx.add_event("run.bootstrap_failed", run_id=run.run_id, message=error.message)
-            self.context.reporter.said(run.run_id, error.message)
-            self.end(run, "bootstrap_failed")
+            self.end(run, "bootstrap_failed", error.message)
+
+    def _ask_to_stop(self, run: RunRecord, box: Box) -> None:
+        try:
+            if box.read("stop") is None:
+                box.write("stop", b"")
+        except Unreachable:
+            return
+        except ProviderError as error:
+            # A machine that cannot be asked, with a full disk say, is ended without a last checkpoint.
+            self.end(run, "stopped_by_user", error.message)
+
+    def _bring_checkpoint_home(self, seen: Seen, box: Box) -> None:
+        """Fetch a new checkpoint of a rented machine while it trains: a machine that is taken away takes its disk along."""
+        rental, run = seen.rental, seen.run
+        if rental is None or rental.provider == "local" or seen.terms.store is not None or run.state != "training":
+            return
+        now = self.context.clock.monotonic()
+        if now - self._checkpoint_at.get(run.run_id, -CHECKPOINT_POLL_SECONDS) < CHECKPOINT_POLL_SECONDS:
+            return
+        self._checkpoint_at[run.run_id] = now
+        try:
+            newest = results.newest_offered(box)
+            if newest is None or newest[0] == self._checkpoint_name.get(run.run_id):
+                return
+            name = results.fetch_checkpoint(box, Path(run.folder))
+        except Unreachable:
+            raise
+        except ProviderError as error:
+            self.context.reporter.said(run.run_id, f"a checkpoint did not come home: {error.message}")
+            return
+        if name is not None:
+            self._checkpoint_name[run.run_id] = name
+            with self.context.ledger.transaction() as tx:
+                tx.add_event("run.checkpoint_home", run_id=run.run_id, name=name)
 
     def _mark_training(self, run: RunRecord, rental: RentalRecord | None) -> None:
         state = next_run_state(run.state, "training_began")
@@ -237,58 +369,6 @@ class Controller:
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, **ended)
             tx.add_event(f"rental.{event}", run_id=rental.run_id, rental_id=rental.rental_id)
-
-    # --- what is known --------------------------------------------------------------------------------------------------
-
-    def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> Facts:
-        heartbeat = ingest.heartbeat(box) if box is not None else {}
-        started = box is not None and shipping.was_started(box)
-        running = instance is not None and instance.state == "running"
-        supervised = not (started and running and box is not None) or self._is_supervised(run.run_id, box)
-        booting = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
-        return Facts(
-            run=run.state,
-            stop_requested=run.stop_requested_at is not None,
-            rental=rental.state if rental is not None else None,
-            machine=self._machine(rental, instance),
-            booting_seconds=booting,
-            started=started,
-            training=heartbeat.get("step", 0) > 0,
-            # Read after the supervisor was looked for: one that has just left has written how it ended.
-            exit=ingest.exit_of(box) if box is not None else None,
-            supervised=supervised,
-            overdue=rental is not None and booting > self._allowed_seconds(run, rental) + OVERDUE_SECONDS,
-        )
-
-    def _is_supervised(self, run_id: str, box: Box) -> bool:
-        """Whether the machine's supervisor is there, asked anew every few seconds."""
-        asked_at = self._asked_at.get(run_id)
-        if asked_at is not None and self.context.clock.monotonic() - asked_at < ASK_SECONDS:
-            return True
-        self._asked_at[run_id] = self.context.clock.monotonic()
-        return shipping.is_supervised(box, self.context.python)
-
-    def _allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
-        """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
-        earlier = sum((c.usd for c in self.context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), Decimal(0))
-        return min(run.seconds_cap, caps.seconds_for(max(Decimal(0), run.usd_cap - earlier), rental.usd_per_hour))
-
-    @staticmethod
-    def _machine(rental: RentalRecord | None, instance: Instance | None) -> Machine:
-        if instance is not None:
-            return "gone" if instance.state == "ended" else instance.state
-        return "gone" if rental is not None and rental.instance_id is not None else "unknown"
-
-    def _instance(self, rental: RentalRecord | None) -> Instance | None:
-        if rental is None or rental.instance_id is None or rental.state in ("ended", "lost"):
-            return None
-        try:
-            return self.context.connect(rental.provider).get(rental.instance_id)
-        except NotFound:
-            return None
-
-    def _box(self, instance: Instance | None) -> Box | None:
-        return self.context.open_box(instance.address) if instance is not None and instance.address is not None else None
 
     def _read_progress(self, run: RunRecord, box: Box) -> None:
         """Take the heartbeat and the new metrics into the ledger."""
@@ -379,3 +459,13 @@ class Controller:
 
     def _fresh(self, rental: RentalRecord) -> RentalRecord:
         return next(r for r in self.context.ledger.rentals(rental.run_id) if r.rental_id == rental.rental_id)
+
+
+_REFUSALS: dict[type[LuminaError], Reason] = {NoCapacity: "no_capacity", InsufficientBalance: "no_balance"}
+
+
+def _words(seen: Seen, reason: Reason) -> str:
+    """Return the provider's own words about a machine that failed, empty where it has none."""
+    if reason in ("machine_lost", "interrupted", "boot_timeout", "machine_unreachable") and seen.instance is not None:
+        return seen.instance.detail
+    return ""

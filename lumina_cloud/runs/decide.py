@@ -16,7 +16,15 @@ Machine = Literal["unknown", "creating", "running", "stopped", "gone"]
 Action = Literal["nothing", "wait", "intend", "create", "abandon", "mark_ready", "ship", "mark_training", "ask_to_stop", "end", "conclude"]
 
 BOOT_DEADLINE_SECONDS = 300.0
-"""A machine that has not come up by then is given back."""
+"""A machine that has not come up by then is given back, where nothing else was said."""
+
+UNREACHABLE_SECONDS = 300.0
+"""A machine that its provider calls running, and that answers to nobody for that long, is given back."""
+
+LEAST_UNREACHABLE_SECONDS = 90.0
+
+STALL_SECONDS = 900.0
+"""A trainer that says nothing for that long hangs."""
 
 TRAINER_STOPPED_EARLY = 75
 TRAINER_REFUSED = 2
@@ -29,7 +37,7 @@ class Exit:
 
     returncode: int
     reason: str
-    """`finished`, `stopped`, `deadline` or `crashed`."""
+    """`finished`, `stopped`, `deadline`, `lease` or `crashed`."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,27 @@ class Facts:
     rental: RentalState | None = None
     """State of the newest rental, None when there is none."""
     machine: Machine = "unknown"
+    interrupted: bool = False
+    """Its provider took it away."""
     booting_seconds: float = 0.0
+    boot_deadline_seconds: float = BOOT_DEADLINE_SECONDS
+    key_changed: bool = False
+    """It shows another host key than the known one."""
+    unreachable_seconds: float = 0.0
+    """How long it has answered to nobody, though its provider calls it running."""
+    refuses_writes: bool = False
+    """Its disk takes nothing any more."""
+    silent_seconds: float = 0.0
+    """How long the trainer's heartbeat has not moved."""
     started: bool = False
     """The supervisor was started on the box."""
     training: bool = False
     """The trainer has reported a first step."""
     exit: Exit | None = None
+    lease_ran_out: bool = False
+    """No controller had looked at the machine for its lease's time."""
+    cap_near: bool = False
+    """The machine's own guard had reason to end it: its time or money was over."""
     supervised: bool = True
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
     overdue: bool = False
@@ -89,28 +112,62 @@ def _provisioning(facts: Facts) -> Decision:
 def _booting(facts: Facts) -> Decision:
     if facts.stop_requested:
         return Decision("end", "stopped_by_user")
-    if facts.machine == "running":
+    late = facts.booting_seconds > facts.boot_deadline_seconds
+    if facts.machine == "running" and not facts.key_changed and not facts.unreachable_seconds:
         return Decision("mark_ready")
     if facts.machine in ("stopped", "gone"):
-        return Decision("end", "machine_lost")
-    return Decision("end", "boot_timeout") if facts.booting_seconds > BOOT_DEADLINE_SECONDS else Decision("wait")
+        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
+    if late:
+        return Decision("end", "host_key_changed" if facts.key_changed else "boot_timeout")
+    # A host key that we put there ourselves takes effect a moment after the machine's own: until then nothing is sent.
+    return Decision("wait")
 
 
 def _working(facts: Facts) -> Decision:
     if facts.exit is not None:
         return Decision("end", outcome(facts.exit))
-    if facts.machine in ("stopped", "gone"):
-        return Decision("end", "stopped_by_user" if facts.stop_requested and not facts.started else "machine_lost")
-    if facts.overdue:
-        return Decision("end", "cap_reached")
+    over = _over(facts)
+    if over is not None:
+        return Decision("end", over)
+    if facts.unreachable_seconds:
+        return _unreachable(facts)
     if not facts.started:
         return Decision("end", "stopped_by_user") if facts.stop_requested else Decision("ship")
     if not facts.supervised:
         return Decision("end", "stopped_by_user" if facts.stop_requested else "supervisor_lost")
     if facts.stop_requested:
         return Decision("ask_to_stop")
-    if facts.run == "preparing" and facts.training:
-        return Decision("mark_training")
+    return Decision("mark_training") if facts.run == "preparing" and facts.training else Decision("wait")
+
+
+def _over(facts: Facts) -> Reason | None:
+    """Return why nothing more can come of the machine, None while something can."""
+    if facts.machine in ("stopped", "gone"):
+        return _lost(facts)
+    if facts.key_changed:
+        return "host_key_changed"
+    if facts.overdue:
+        return "cap_reached"
+    if facts.refuses_writes:
+        return "disk_full"
+    return "trainer_stalled" if facts.silent_seconds > STALL_SECONDS else None
+
+
+def _lost(facts: Facts) -> Reason:
+    if facts.stop_requested and not facts.started:
+        return "stopped_by_user"
+    if facts.interrupted:
+        return "interrupted"
+    if facts.machine == "gone" and facts.cap_near:
+        return "cap_reached"
+    return "lease_ran_out" if facts.machine == "gone" and facts.lease_ran_out else "machine_lost"
+
+
+def _unreachable(facts: Facts) -> Decision:
+    """A machine may be out of reach for a while: it trains on, and its guard knows when to end."""
+    # A machine that comes up quickly is also back quickly, if it comes back at all.
+    if facts.unreachable_seconds > min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds)):
+        return Decision("end", "stopped_by_user" if facts.stop_requested else "machine_unreachable")
     return Decision("wait")
 
 
@@ -122,6 +179,8 @@ def outcome(ended: Exit) -> Reason:
         return "stopped_by_user"
     if ended.reason == "deadline":
         return "cap_reached"
+    if ended.reason == "lease":
+        return "lease_ran_out"
     if ended.returncode == TRAINER_REFUSED:
         return "trainer_refused"
     if ended.returncode == TRAINER_NOT_FINITE:

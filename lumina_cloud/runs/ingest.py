@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lumina_cloud.remote.box import Box
 
 PHASES = ("preparing", "training", "evaluating", "saving", "done")
-_EXITS = ("finished", "stopped", "deadline", "crashed")
+_EXITS = ("finished", "stopped", "deadline", "lease", "crashed")
 
 # Bounds of what a trainer can truthfully say. A figure outside is dropped.
 _BOUNDS: dict[str, tuple[float, float]] = {

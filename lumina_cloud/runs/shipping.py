@@ -1,27 +1,51 @@
-"""What goes onto a machine, and how the trainer is started there: the bundle, the data, what an earlier rental left behind."""
+"""What goes onto a machine, and how the trainer is started there: the bundle, the data, what an earlier rental left behind.
+
+A rented machine is examined first: one that is not what its offer said is given back before anything is sent to it.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trainer.config
-from lumina_cloud.core.errors import DataError
-from lumina_cloud.remote import bootstrap, bundle
-from lumina_cloud.runs import weights_to_start_from, workloads
-from lumina_cloud.runs.caps import GRACE_SECONDS, RESERVE_SECONDS, seconds_left_on_box
+from lumina_cloud.catalog import gpus
+from lumina_cloud.core import units
+from lumina_cloud.core.errors import DataError, ProviderError, RefusedError
+from lumina_cloud.remote import bootstrap, bundle, guard, startup
+from lumina_cloud.runs import caps, fitness, machines, weights_to_start_from, workloads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.remote.bootstrap import MachineFacts
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.terms import Terms
 
 LINGER_SECONDS = 60.0
-"""How long a machine waits for its results to be fetched before it switches itself off; less where its cap comes first."""
-
+"""How long this computer waits for its results to be fetched before it switches its machine off; less where its cap comes first."""
 _ASK_SECONDS = 30.0
+LEAST_DISK_MIB = 512
+_SECRETS = "bundle/secrets.json"
+_LOCAL_POWER_OFF = ": > ../poweroff"
+
+
+class MachineUnfit(ProviderError):
+    """The machine is not what its offer said."""
+
+    kind = "machine_unfit"
+
+
+def python_of(context: Context, provider: str) -> Sequence[str]:
+    """Return how the interpreter of a machine is called."""
+    return (context.python,) if provider == "local" else bootstrap.FIND_PYTHON
 
 
 def was_started(box: Box) -> bool:
@@ -29,42 +53,139 @@ def was_started(box: Box) -> bool:
     return box.read(bootstrap.STARTED_MARKER) is not None or box.read("exit.json") is not None
 
 
-def is_supervised(box: Box, python: str) -> bool:
+def is_supervised(box: Box, python: Sequence[str]) -> bool:
     """Whether the supervisor that was started on this machine is still there. Raises ProviderError when it cannot be asked."""
-    return box.run([python, "bundle/supervisor.py", "--there"], timeout=_ASK_SECONDS).returncode == 0
+    return box.run([*python, "bundle/supervisor.py", "--there"], timeout=_ASK_SECONDS).returncode == 0
 
 
-def ship(context: Context, run: RunRecord, rental: RentalRecord, box: Box) -> None:
-    """Send the bundle and start the trainer. Raises ProviderError or RefusedError with what the machine said."""
+def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, box: Box) -> None:
+    """Examine the machine, send the bundle and start the trainer.
+
+    Raises MachineUnfit, another ProviderError or RefusedError with what the machine said.
+    """
+    local = rental.provider == "local"
+    python = python_of(context, rental.provider)
+    bootstrap.send(box, python, power_off=_LOCAL_POWER_OFF if local else ":")
+    facts = bootstrap.check(box)
+    config = trainer.config.from_json(run.config_json)
+    if local:
+        _check_local(facts)
+    else:
+        config = _examined(context, run, config, facts, box)
+    seconds = _seconds_left(context, run, rental)
     context.reporter.said(run.run_id, "sending trainer, configuration and data")
-    already = (context.clock.now() - rental.intended_at).total_seconds()
-    seconds = min(
-        seconds_left_on_box(run.usd_cap, context.ledger.spent(run.run_id), run.usd_per_hour) - already,
-        run.seconds_cap,
-    )
     folder = Path(run.folder)
-    start_from = trainer.config.from_json(run.config_json).init_from
     with tempfile.TemporaryDirectory(prefix="lumina-bundle-") as staging:
         built = bundle.build(
             Path(staging),
-            config_json=run.config_json,
-            trainer=Path(trainer.config.__file__).parent,
+            config_json=config.to_json(),
+            trainer=context.trainer,
             data=_data_files(Path(run.data_path)) if run.data_path else (),
-            weights=weights_to_start_from.files(Path(start_from)) if start_from else (),
+            weights=weights_to_start_from.files(Path(config.init_from)) if config.init_from else (),
             previous=folder if (folder / "checkpoints").is_dir() else None,
             job=bundle.Job(
-                python=context.python,
                 seconds_cap=max(1.0, math.floor(seconds)),
-                grace_seconds=GRACE_SECONDS,
+                grace_seconds=caps.GRACE_SECONDS if local else caps.SAVE_SECONDS,
                 linger_seconds=LINGER_SECONDS,
-                seconds_off=max(1.0, math.floor(seconds)) + RESERVE_SECONDS,
+                seconds_off=max(1.0, math.floor(seconds)) + caps.RESERVE_SECONDS,
+                power_off_file="../poweroff" if local else None,
+                processes=config.layout.n_gpus,
+                store=None if terms.store is None else f"{terms.store.rstrip('/')}/{run.run_id}",
+                secrets_file=_SECRETS if terms.secrets else None,
             ),
         )
-        bundle.ship(box, built, python=context.python)
-    bootstrap.start(box, python=context.python)
+        bundle.ship(box, built, python=python, progress=_told(context, run))
+    _hand_secrets(context, rental, terms, box)
+    if not local:
+        _tell_limits(context, run, rental, terms, box)
+    bootstrap.start(box)
     with context.ledger.transaction() as tx:
-        tx.add_event("run.started_on_machine", run_id=run.run_id, rental_id=rental.rental_id)
+        tx.add_event("run.started_on_machine", run_id=run.run_id, rental_id=rental.rental_id, device=config.device)
     context.reporter.said(run.run_id, "trainer started")
+
+
+def _check_local(facts: MachineFacts) -> None:
+    missing = [*([] if facts.torch else ["torch"]), *facts.missing]
+    if missing:
+        raise ProviderError(f"{' and '.join(missing)} is not installed for {sys.executable}", "pip install 'lumina-cloud[trainer]'")
+    if facts.disk_mib < LEAST_DISK_MIB:
+        raise ProviderError(f"only {facts.disk_mib} MiB of disk are free, {LEAST_DISK_MIB} are needed", "free some")
+
+
+def _examined(
+    context: Context, run: RunRecord, config: trainer.config.RunConfig, facts: MachineFacts, box: Box
+) -> trainer.config.RunConfig:
+    """Judge the machine and make it ready; return the configuration for the device that it really has. Raises MachineUnfit."""
+    rehearsal = context.machines.rehearsal
+    wanted = fitness.Wanted(run.gpu, run.count, gpus.resolve(run.gpu).memory_gib, LEAST_DISK_MIB, rehearsal)
+    why = fitness.unfit(facts, wanted)
+    if why is not None:
+        raise MachineUnfit(f"the machine is not what its offer said: {why}", "lumina resume rents another one")
+    shown = ", ".join(f"{g.name}, {g.memory_mib:,} MiB, driver {g.driver}" for g in facts.gpus[:1])
+    context.reporter.said(run.run_id, f"the machine has {len(facts.gpus)} x {shown}; torch {facts.torch}, Python {facts.python}")
+    todo = fitness.preparation(facts, rehearsal=rehearsal)
+    if todo.install:
+        context.reporter.said(run.run_id, f"installing {'torch, ' if todo.torch_too else ''}{', '.join(facts.missing)}")
+        bootstrap.install(box, torch_too=todo.torch_too)
+    return _for_device(config, todo.device)
+
+
+def _for_device(config: trainer.config.RunConfig, device: str) -> trainer.config.RunConfig:
+    """Return the configuration for a device; a CPU computes in fp32, since most have no fast bf16."""
+    if device == config.device:
+        return config
+    training = config.training if device == "cuda" else replace(config.training, precision="fp32")
+    made = replace(config, device="cuda" if device == "cuda" else "cpu", training=training)
+    trainer.config.check(made)
+    return made
+
+
+def _seconds_left(context: Context, run: RunRecord, rental: RentalRecord) -> float:
+    """Return how long the trainer may run. Raises RefusedError when what is left pays for nothing."""
+    already = (context.clock.now() - rental.intended_at).total_seconds()
+    earlier = sum((c.usd for c in context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), caps.ZERO)
+    grace = caps.grace_seconds(rental.provider)
+    seconds = min(caps.seconds_left_on_box(run.usd_cap, earlier, rental.usd_per_hour, grace) - already, run.seconds_cap)
+    if seconds < 1:
+        raise RefusedError("getting here took as long as the cap pays for", "resume with a higher cap: --max-cost")
+    return seconds
+
+
+def _tell_limits(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, box: Box) -> None:
+    """Tell the guard its limits anew, from now on: until here it counted from the boot. A machine without a guard gets one."""
+    provider = context.connect(rental.provider)
+    left = _seconds_left(context, run, rental) + caps.grace_seconds(rental.provider)
+    told = machines.limits(provider, terms, seconds=left, seq=1, rehearsal=context.machines.rehearsal)
+    box.write(startup.LIMITS_FILE, told.as_json().encode())
+    if box.read("guard.sh") is None:
+        box.write("guard.py", Path(guard.__file__).read_bytes())
+        box.write("guard.sh", startup.loop().encode())
+
+
+def _hand_secrets(context: Context, rental: RentalRecord, terms: Terms, box: Box) -> None:
+    """Give the machine the variables that the user named, and nobody else's machine: only where its host key was known beforehand.
+
+    The supervisor reads the file once and removes it. Raises RefusedError.
+    """
+    if not terms.secrets:
+        return
+    if not context.machines.known_before_contact(rental):
+        raise RefusedError(
+            f"{rental.provider} did not tell the machine's host key beforehand: it gets no secret ({', '.join(terms.secrets)})",
+            "leave out --secret, or take another provider",
+        )
+    absent = [name for name in terms.secrets if not context.secrets.get(name)]
+    if absent:
+        raise RefusedError(f"{', '.join(absent)} is not set here any more", "export it, then lumina resume")
+    box.write(_SECRETS, json.dumps({name: context.secrets[name] for name in terms.secrets}).encode())
+
+
+def _told(context: Context, run: RunRecord) -> bundle.Progress:
+    def tell(done: int, total: int) -> None:
+        if total > 64 << 20:
+            context.reporter.said(run.run_id, f"sent {units.n_bytes(done)} of {units.n_bytes(total)}")
+
+    return tell
 
 
 def _data_files(data: Path) -> tuple[tuple[Path, str], ...]:

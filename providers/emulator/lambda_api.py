@@ -49,7 +49,7 @@ class LambdaApi:
         self.cloud = cloud
         self.world = cloud.world
         self.router = Router()
-        self._limits = Intervals()
+        self._limits = Intervals(getattr(self.world.clock, "scale", 1.0))
         for prefix in ("/api/v1", ""):
             self._declare(prefix)
 

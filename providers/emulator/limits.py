@@ -17,7 +17,8 @@ SLACK = 300
 class Intervals:
     """A bucket for each key: it holds `burst` requests and gains one per interval."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_scale: float = 1.0) -> None:
+        self._slack = round(SLACK * time_scale)
         self._free_at: dict[str, Moment] = {}
 
     def wait(self, key: str, seconds: float, burst: int, now: Moment) -> float:
@@ -25,7 +26,7 @@ class Intervals:
         interval = round(seconds * SECOND)
         free_at = max(self._free_at.get(key, now), now)
         wait = free_at - (burst - 1) * interval - now
-        if wait > SLACK:
+        if wait > min(self._slack, interval // 2):
             return wait / SECOND
         self._free_at[key] = free_at + interval
         return 0.0

@@ -43,7 +43,7 @@ class VastaiApi:
         self.cloud = cloud
         self.world = cloud.world
         self.router = Router()
-        self._limits = Intervals()
+        self._limits = Intervals(getattr(self.world.clock, "scale", 1.0))
         self._results: dict[str, str] = {}
         self._declare()
 

@@ -61,13 +61,14 @@ def kills(home, count, seed=0):
     for _nth in range(count):
         code = WRITER.format(root=str(ROOT), home=str(home), first=first)
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        os.read(writer.stdout.fileno(), 1)
+        said = os.read(writer.stdout.fileno(), 1)
         time.sleep(chance.uniform(0.0, 0.12))
         os.kill(writer.pid, signal.SIGKILL)
-        acknowledged = [int(n) for n in (b"%d" % first + writer.stdout.read()).split() if n.isdigit()]
+        said += writer.stdout.read()
         writer.stdout.close()
         writer.wait()
-        acknowledged = list(range(first, max(acknowledged) + 1))
+        # A commit is told by a whole line.
+        acknowledged = [int(line) for line in said.split(b"\n")[:-1]]
         ledger = Ledger.open(home, SystemClock())
         here = set(ledger.run_names())
         lost += sum(f"run-{n:07d}" not in here for n in acknowledged)

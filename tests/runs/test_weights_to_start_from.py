@@ -118,7 +118,7 @@ def test_the_weights_are_in_the_bundle(tmp_path):
 
     hf, staging = folder(tmp_path / "hf"), tmp_path / "staging"
     staging.mkdir()
-    job = bundle.Job(python="python", seconds_cap=1, grace_seconds=1, linger_seconds=1, seconds_off=1)
+    job = bundle.Job(seconds_cap=1, grace_seconds=1, linger_seconds=1, seconds_off=1)
     (tmp_path / "trainer").mkdir()
     built = bundle.build(
         staging, config_json="{}", trainer=tmp_path / "trainer", data=(), weights=weights_to_start_from.files(hf), previous=None, job=job

@@ -58,7 +58,7 @@ def environment(**more: str) -> dict[str, str]:
 def trainer(*arguments: object, check: int | None = 0, **options) -> subprocess.CompletedProcess[str]:
     """Run `python -m trainer ...` and require an exit code (None: any)."""
     argv = [sys.executable, "-m", "trainer", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=500, check=False, **options)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=1200, check=False, **options)
     assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 

@@ -17,7 +17,7 @@ from tests.trainer.conftest import environment, metrics, tiny, trainer
 from trainer import checkpoint, shards
 from trainer.config import PlanConfig, with_layout
 
-pytestmark = pytest.mark.trains
+pytestmark = [pytest.mark.trains, pytest.mark.timeout(1500)]
 
 
 def written(config, tmp_path, name="run.json"):
@@ -31,7 +31,7 @@ def started(*arguments, **options):
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options)
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=500):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"
@@ -142,41 +142,51 @@ def test_sigterm_amid_a_long_step_leaves_with_its_own_code_and_the_last_whole_st
     process = started("train", "--config", path, "--out", out, "--data", corpus)
     wait_for(lambda: (out / "metrics.jsonl").is_file() and (out / "metrics.jsonl").stat().st_size > 0)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=500)
     assert process.returncode == 75, stderr
     kept = checkpoint.step_of(checkpoint.newest(out / "checkpoints"))
     assert f"stopped after step {kept} of 4: a checkpoint was written" in stderr
     assert json.loads((out / "ended.json").read_text()) == {"code": 75, "reason": "stopped", "message": stderr.strip().splitlines()[-1]}
 
 
-def test_a_trainer_that_hangs_is_named_by_its_own_watch(tmp_path, corpus):
-    """The data is a pipe that nobody writes to."""
-    os.mkfifo(tmp_path / "pipe.txt")
-    path = written(tiny(steps=3, stuck_seconds=3.0), tmp_path)
-    done = trainer("train", "--config", path, "--out", tmp_path / "out", "--data", tmp_path / "pipe.txt", check=5)
-    assert "rank 0 has given no sign of life for" in done.stderr
+def waiting_for_another(*arguments):
+    """Start rank 0 of two, alone: it hangs in the rendezvous, in code that no Python signal handler interrupts."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    argv = [sys.executable, "-m", "trainer", "train", *map(str, arguments)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**alone))
+
+
+def test_a_trainer_that_hangs_is_named_by_its_own_watch(tmp_path):
+    process = waiting_for_another("--config", written(tiny(steps=3, stuck_seconds=3.0), tmp_path), "--out", tmp_path / "out")
+    _, stderr = process.communicate(timeout=500)
+    assert process.returncode == 5, stderr
+    assert "rank 0 has given no sign of life for" in stderr and "last seen at 'starting'" in stderr
 
 
 def test_a_stop_that_hangs_ends_in_the_stated_time(tmp_path):
-    os.mkfifo(tmp_path / "pipe.txt")
-    path = written(tiny(steps=3, stop_seconds=2.0), tmp_path)
-    process = started("train", "--config", path, "--out", tmp_path / "out", "--data", tmp_path / "pipe.txt")
-    wait_for((tmp_path / "out" / "heartbeat.json").is_file)
-    time.sleep(1)
+    process = waiting_for_another("--config", written(tiny(steps=3, stop_seconds=2.0), tmp_path), "--out", tmp_path / "out")
+    wait_for((tmp_path / "out" / "ranks" / "rank-00000.json").is_file)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    sent = time.monotonic()
+    _, stderr = process.communicate(timeout=500)
     assert process.returncode == 75 and "no checkpoint could be completed within 2 s" in stderr
+    assert time.monotonic() - sent < 120, "generous: the machine may be busy"
 
 
 def test_a_stuck_rank_is_found_and_ends_the_run(tmp_path, corpus):
-    path, out = written(tiny(steps=4000, stuck_seconds=6.0), tmp_path), tmp_path / "out"
+    path, out = written(tiny(steps=4000, stuck_seconds=20.0), tmp_path), tmp_path / "out"
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer", "train"]
     argv += ["--config", path, "--out", out, "--data", corpus]
     process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    wait_for(lambda: (out / "metrics.jsonl").is_file() and len((out / "metrics.jsonl").read_bytes().splitlines()) > 3, 240)
+    wait_for(lambda: (out / "metrics.jsonl").is_file() and len((out / "metrics.jsonl").read_bytes().splitlines()) > 3)
     pid = json.loads((out / "ranks" / "rank-00001.json").read_text())["pid"]
     os.kill(pid, signal.SIGSTOP)
-    _, stderr = process.communicate(timeout=240)
+    _, stderr = process.communicate(timeout=500)
     assert process.returncode != 0
     assert "rank 1 has given no sign of life for" in stderr
     assert json.loads((out / "ended.json").read_text())["code"] == 5
@@ -261,9 +271,9 @@ def test_torchrun_starts_it_again_where_it_was(tmp_path, corpus):
     ]
     argv += ["--config", path, "--out", out, "--data", corpus]
     process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    wait_for(lambda: (out / "checkpoints" / "step-000005").exists() or bool(checkpoint.named(out / "checkpoints")), 240)
+    wait_for(lambda: (out / "checkpoints" / "step-000005").exists() or bool(checkpoint.named(out / "checkpoints")))
     os.kill(json.loads((out / "ranks" / "rank-00001.json").read_text())["pid"], signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=400)
+    stdout, stderr = process.communicate(timeout=500)
     assert process.returncode == 0, stderr[-3000:]
     assert "going on after step" in stdout
     assert sorted(metrics(out)) == list(range(1, 61))

@@ -1,0 +1,216 @@
+"""What is known about a run at a moment: its provider's word on the machine, and the machine's own, none of it trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Unreachable
+from lumina_cloud.remote.startup import LEASE_FILE
+from lumina_cloud.runs import caps, ingest, machines, shipping, terms
+from lumina_cloud.runs.decide import Facts
+from lumina_cloud.runs.machines import LeaseKeeper
+
+if TYPE_CHECKING:
+    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.remote.box import Box
+    from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.decide import Exit, Machine
+    from lumina_cloud.runs.terms import Terms
+    from providers.contract import Instance
+
+OVERDUE_SECONDS = 15.0
+"""How long after a cap the machine's own supervisor is waited for."""
+UNSEEN_SECONDS = 60.0
+"""How long a new instance may be missing from its provider's answers."""
+ASK_SECONDS = 5.0
+"""How often a machine is asked whether its supervisor lives."""
+REFUSALS = 3
+"""A machine that refuses so many writes in a row has no disk left."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run as it stands, and the ways to its machine."""
+
+    run: RunRecord
+    rental: RentalRecord | None
+    terms: Terms
+    instance: Instance | None
+    box: Box | None
+    """None while the machine cannot be used: it boots, does not answer, or is not the one that it was."""
+    facts: Facts
+
+
+@dataclass
+class _Contact:
+    """What a controller remembers of one machine between two looks."""
+
+    lost_at: float | None = None
+    beat: object = None
+    beat_at: float = 0.0
+    keeper: LeaseKeeper | None = None
+    ready: bool = False
+    asked_at: float = -ASK_SECONDS
+
+
+@dataclass
+class Observer:
+    """Looks at runs. Remembers only what a new controller can do without."""
+
+    context: Context
+    _contacts: dict[str, _Contact] = field(default_factory=dict)
+
+    def look(self, run: RunRecord, rental: RentalRecord | None) -> Seen:
+        """Gather what is known. Raises ProviderError when the provider does not say how the machine is."""
+        of_run = terms.of(self.context.ledger, run.run_id)
+        instance = self._instance(rental)
+        box: Box | None = None
+        key_changed, started, training, supervised, ended = False, False, False, True, None
+        contact = self._contacts.setdefault(rental.tag, _Contact()) if rental is not None else _Contact()
+        now = self.context.clock.monotonic()
+        try:
+            box = self._box(run, rental, instance, contact)
+            if box is not None:
+                started, training, supervised, ended = self._word(rental, box, contact, now)
+                contact.lost_at = None
+        except HostKeyChanged:
+            key_changed, box = True, None
+        except Unreachable as error:
+            box = None
+            if contact.lost_at is None:
+                contact.lost_at = now
+                self._say_lost(run, rental, error)
+        facts = self._facts(run, rental, instance, of_run)
+        facts = Facts(
+            **{
+                **vars(facts),
+                "key_changed": key_changed,
+                "unreachable_seconds": 0.0 if contact.lost_at is None else max(0.001, now - contact.lost_at),
+                "refuses_writes": contact.keeper is not None and contact.keeper.refusals >= REFUSALS,
+                "silent_seconds": now - contact.beat_at if started and contact.beat_at else 0.0,
+                "started": started,
+                "training": training,
+                "supervised": supervised,
+                "exit": ended,
+            }
+        )
+        if box is not None and rental is not None and rental.provider != "local":
+            self._keep_lease(rental, instance, of_run, contact)
+        return Seen(run, rental, of_run, instance, box, facts)
+
+    def let_go(self, rental: RentalRecord | None) -> None:
+        """Stop renewing a machine's lease: its rental is being ended, or another process drives its run."""
+        contact = self._contacts.get(rental.tag) if rental is not None else None
+        if contact is not None and contact.keeper is not None:
+            contact.keeper.stop()
+            contact.keeper = None
+
+    def let_all_go(self) -> None:
+        """Stop renewing every lease."""
+        for contact in self._contacts.values():
+            if contact.keeper is not None:
+                contact.keeper.stop()
+                contact.keeper = None
+
+    # --- the machine's word ---------------------------------------------------------------------------------------------
+
+    def _box(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, contact: _Contact) -> Box | None:
+        """Return the way to a machine that runs and answers. Raises HostKeyChanged, Unreachable."""
+        if rental is None or instance is None or rental.state not in ("booting", "ready", "terminating"):
+            return None
+        if run.state == "finishing" and run.reason == "host_key_changed":
+            return None
+        if rental.state == "ready" and rental.provider != "local" and instance.state in ("running", "creating") and not instance.address:
+            raise Unreachable(f"{rental.provider} names no address of the machine any more", "it is asked again")
+        usable = instance.state == "running" or rental.provider == "local"
+        if not usable or instance.address is None:
+            contact.lost_at = None
+            return None
+        box = self.context.machines.box(self.context.connect(rental.provider), instance, rental)
+        if box is not None and not contact.ready and rental.provider != "local":
+            # A running machine's SSH server comes up last.
+            box.run(["true"], timeout=30.0)
+            contact.ready = True
+        return box
+
+    def _word(self, rental: RentalRecord | None, box: Box, contact: _Contact, now: float) -> tuple[bool, bool, bool, Exit | None]:
+        """Return whether the supervisor was started, whether a first step was made, whether it lives, and how the trainer ended."""
+        beat = ingest.heartbeat(box)
+        raw = beat or box.read("out/heartbeat.json")
+        if raw != contact.beat or not contact.beat_at:
+            contact.beat, contact.beat_at = raw, now
+        started = shipping.was_started(box)
+        supervised = True
+        if started and rental is not None and rental.state == "ready" and now - contact.asked_at >= ASK_SECONDS:
+            contact.asked_at = now
+            supervised = shipping.is_supervised(box, shipping.python_of(self.context, rental.provider))
+        # Read after the supervisor was looked for: one that has just left has written how it ended.
+        return started, beat.get("step", 0) > 0, supervised, ingest.exit_of(box)
+
+    def _keep_lease(self, rental: RentalRecord, instance: Instance | None, of_run: Terms, contact: _Contact) -> None:
+        if contact.keeper is not None or instance is None or rental.state not in ("booting", "ready"):
+            return
+        from lumina_cloud.remote.ssh_box import SshBox
+
+        try:
+            own = SshBox(self.context.machines.connection(self.context.connect(rental.provider), instance, rental))
+        except ProviderError:
+            return
+        contact.keeper = LeaseKeeper(own, LEASE_FILE, of_run.lease_seconds)
+
+    def _say_lost(self, run: RunRecord, rental: RentalRecord | None, error: Unreachable) -> None:
+        if rental is not None:
+            more = ": it trains on, and is asked again" if rental.state == "ready" else ""
+            self.context.reporter.said(run.run_id, f"{error.message}{more}")
+
+    # --- the provider's word --------------------------------------------------------------------------------------------
+
+    def _instance(self, rental: RentalRecord | None) -> Instance | None:
+        if rental is None or rental.instance_id is None or rental.state in ("ended", "lost"):
+            return None
+        try:
+            return self.context.connect(rental.provider).get(rental.instance_id)
+        except NotFound:
+            return None
+
+    def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, of_run: Terms) -> Facts:
+        lived = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
+        boot = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=self.context.machines.rehearsal)
+        machine = self._machine(rental, instance, lived)
+        allowed = math.inf if rental is None else self.allowed_seconds(run, rental)
+        return Facts(
+            run=run.state,
+            stop_requested=run.stop_requested_at is not None,
+            rental=rental.state if rental is not None else None,
+            machine=machine,
+            interrupted=instance is not None and instance.interrupted,
+            booting_seconds=lived,
+            boot_deadline_seconds=boot,
+            lease_ran_out=rental is not None and self._unheard(rental) > of_run.lease_seconds,
+            cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
+            overdue=lived > allowed + OVERDUE_SECONDS,
+        )
+
+    def _unheard(self, rental: RentalRecord) -> float:
+        """Return how long ago a controller last looked at the machine: whoever does so meters it."""
+        times = [c.until for c in self.context.ledger.charges(rental.run_id) if c.rental_id == rental.rental_id]
+        last = max([rental.ready_at or rental.intended_at, *times])
+        return (self.context.clock.now() - last).total_seconds()
+
+    def allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
+        """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
+        earlier = sum((c.usd for c in self.context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), Decimal(0))
+        return min(run.seconds_cap, caps.seconds_for(max(Decimal(0), run.usd_cap - earlier), rental.usd_per_hour))
+
+    @staticmethod
+    def _machine(rental: RentalRecord | None, instance: Instance | None, lived: float) -> Machine:
+        if instance is None:
+            # A new instance may be missing from its provider's answers for some seconds.
+            fresh = rental is not None and rental.state == "booting" and rental.provider != "local" and lived < UNSEEN_SECONDS
+            return "creating" if fresh else "gone" if rental is not None and rental.instance_id is not None else "unknown"
+        if instance.state == "ended":
+            return "gone"
+        return "creating" if instance.state == "running" and instance.address is None else instance.state

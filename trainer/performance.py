@@ -1,0 +1,118 @@
+"""docs/performance.md: the bench's figures beside what they are to be, and how long a run takes to its first step.
+
+`python -m trainer bench --page docs/performance.md` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.config import preset, with_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure, what it is to be, and where it is found."""
+
+    words: str
+    wanted: float
+    most: bool
+    """Whether `wanted` is an upper limit."""
+    of: Callable[[dict[str, Any]], float | None]
+
+    def met(self, value: float) -> bool:
+        """Whether a value is on the right side."""
+        return value <= self.wanted if self.most else value >= self.wanted
+
+
+def _dense(key: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda figures: figures["dense_over_transformers"][key]
+
+
+BARS = (
+    Bar("dense, tokens/s over Llama of `transformers`, fp32, vocabulary 1,024", 1.03, False, _dense("fp32")),
+    Bar("the same, bf16", 1.03, False, _dense("bf16")),
+    Bar("the same, fp32, vocabulary 32,000", 1.15, False, _dense("fp32_32k")),
+    Bar("the same, bf16, vocabulary 32,000", 1.15, False, _dense("bf16_32k")),
+    Bar("ours compiled over its eager, fp32", 1.12, False, _dense("compiled")),
+    Bar("MoE, tokens/s over Mixtral of `transformers`", 1.03, False, lambda f: f["moe_over_transformers"]),
+    Bar("MoD (paper) over our dense", 1.5, False, lambda f: f["mod_over_dense"]),
+    Bar("hybrid (paper) over our MoE", 1.4, False, lambda f: f["hybrid_over_moe"]),
+    Bar("peak memory over Llama of `transformers`, vocabulary 32,000", 0.7, True, lambda f: f["memory_over_transformers"]),
+    Bar("operators a layer and step over `transformers`' layer, the largest of the four", 0.7, True, lambda f: f["ops_over_transformers"]),
+    Bar("FLOPs executed over the formula, the largest of the four", 1.02, True, lambda f: max(f["flops_over_formula"].values())),
+    Bar("the same, the smallest of the four", 0.98, False, lambda f: min(f["flops_over_formula"].values())),
+    Bar("graph breaks of `torch.compile`, all four", 0, True, lambda f: sum(f["graph_breaks"].values())),
+    Bar("share of the step that waits for data", 0.01, True, lambda f: f["data_wait_share"]),
+    Bar("start to first step, shards prepared, seconds", 12, True, lambda f: f["seconds_to_first_step"]),
+)
+
+
+def page(figures: dict[str, Any]) -> str:
+    """Return the page; `figures` are the bench's and `seconds_to_first_step`."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads of {_processor()}"
+    lines = [
+        "# Performance",
+        "",
+        "<!-- Written by `python -m trainer bench --page docs/performance.md`. Do not edit. -->",
+        "",
+        f"Measured on {where}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end. Times are medians of at least seven",
+        "alternating pairs of whole training steps (forward, loss, backward, fused AdamW, zero_grad) at 6 layers, width 512, 8 heads, 4",
+        "key-value heads, d_ff 1408, sequences of 512, micro batch 8. `docs/training.md` says what the engine does around them.",
+        "",
+        "| figure | is | to be | |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for bar in BARS:
+        value = bar.of(figures)
+        sign = "≤" if bar.most else "≥"
+        verdict = "not measured: no compiler" if value is None else "" if bar.met(value) else "**not reached**"
+        lines.append(f"| {bar.words} | {'-' if value is None else f'{value:.3g}'} | {sign} {bar.wanted:g} | {verdict} |")
+    lines += [
+        "",
+        f"Matrix products, attention among them, take {figures['matmul_share']:.0%} of a dense fp32 step: what is left is all that other",
+        "code could gain.",
+        "",
+        "On one 80 GB Hopper GPU the same command works unchanged; its utilisation and ratios were not measured, since none was at hand."
+        if not torch.cuda.is_available()
+        else "",
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def seconds_to_first_step() -> float:
+    """Return the time from the start of `python -m trainer train` to its first step, as the run itself tells it; shards are prepared."""
+    config = preset("debug", "dense")
+    config = replace(config, training=replace(config.training, tokens=3 * 8192, unique_tokens=1_000_000, global_batch_tokens=8192))
+    config = with_layout(replace(config, device="cuda" if torch.cuda.is_available() else "cpu"), config.layout)
+    with tempfile.TemporaryDirectory() as folder:
+        path, data = Path(folder, "run.json"), Path(folder, "shards")
+        path.write_text(config.to_json(), encoding="utf-8")
+        prepare = ["data", "prepare", "stdlib", "--to", str(data), "--vocab", str(config.model.vocab), "--tokens", "1M"]
+        train = ["train", "--config", str(path), "--out", str(Path(folder, "out")), "--data", str(data)]
+        for arguments in (prepare, train):
+            subprocess.run([sys.executable, "-m", "trainer", *arguments], check=True, capture_output=True)
+        told = json.loads(Path(folder, "out", "result.json").read_text(encoding="utf-8"))["seconds_to_first_step"]
+    return float(told)
