@@ -213,7 +213,7 @@ def prepare(
         parameters = workloads.parameters(config).total
         keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
     disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
-    made = Prepared(planned, row, cap, purpose or Purpose(), replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
+    made = Prepared(planned, row, cap, purpose or Purpose(), terms=replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
     budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
     return made
 
