@@ -92,12 +92,16 @@ class Run(Base):
     """One training job."""
 
     __tablename__ = "runs"
-    __table_args__ = (CheckConstraint(_one_of("state", RUN_STATES), name="state"), CheckConstraint("usd_cap_micros >= 0", name="cap"))
+    __table_args__ = (
+        CheckConstraint(_one_of("state", RUN_STATES), name="state"),
+        CheckConstraint("usd_cap_micros >= 0", name="cap"),
+        Index("ix_runs_state_created", "state", "created_at"),
+    )
     run_id: Mapped[str] = mapped_column(String(80), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(index=True)
     model: Mapped[str] = mapped_column(String(40))
     arch: Mapped[str] = mapped_column(String(20))
-    state: Mapped[str] = mapped_column(String(20), index=True)
+    state: Mapped[str] = mapped_column(String(20))
     reason: Mapped[str] = mapped_column(String(40))
     config_json: Mapped[str] = mapped_column(Text)
     plan_id: Mapped[str | None] = mapped_column(ForeignKey("plans.plan_id"))
