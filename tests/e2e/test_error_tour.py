@@ -120,7 +120,7 @@ def test_data_that_the_trainer_would_refuse_is_refused_before_renting(lumina, tm
     done = lumina("launch", "debug", "--provider", "local", "--data", tmp_path / name, "--yes", COLUMNS="300")
     assert done.returncode == 2, done.stderr
     assert said in flat(done.stderr)
-    assert lumina.json("status") == {"runs": [], "rentals": []}
+    assert [lumina.json("status")[part] for part in ("runs", "rentals")] == [[], []]
 
 
 def test_an_error_keeps_its_exit_code_under_debug(lumina):
@@ -163,7 +163,8 @@ def test_a_key_is_never_shown(lumina):
     canary = "canary-5f1c0de"
     for provider, variable in (("runpod", "RUNPOD_API_KEY"), ("vastai", "VAST_API_KEY"), ("lambda", "LAMBDA_API_KEY")):
         done = lumina("launch", "debug", "--provider", provider, "--yes", **{variable: canary})
-        assert done.returncode == 4, done.stderr
+        # Nobody answers here, or the key is refused, or Lambda's machines are not accepted unguarded: nothing is rented.
+        assert done.returncode in (3, 4, 7), done.stderr
         assert canary not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
 
@@ -231,7 +232,7 @@ def test_nothing_is_rented_while_the_disk_is_too_small_for_results(lumina, small
     done = lumina("launch", "debug", "--provider", "local", "--tokens", "1.5M", "--global-batch", "8192", "--yes", COLUMNS="300")
     assert done.returncode == 6, done.stderr
     assert "64 MiB" in flat(done.stderr)
-    assert lumina.json("status") == {"runs": [], "rentals": []}
+    assert [lumina.json("status")[part] for part in ("runs", "rentals")] == [[], []]
 
 
 def test_a_locked_ledger_is_named(lumina):
