@@ -95,6 +95,11 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
             ),
         )
         bundle.ship(box, built, python=python, progress=_told(context, run))
+        # Sending took its time too: what is left is counted from here.
+        left = max(1.0, math.floor(_seconds_left(context, run, rental)))
+        job = json.loads((Path(staging) / "job.json").read_text(encoding="utf-8"))
+        job |= {"seconds_cap": left, "seconds_off": left + caps.RESERVE_SECONDS}
+    box.write("bundle/job.json", json.dumps(job, indent=2).encode())
     _hand_secrets(context, rental, terms, box)
     if not local:
         _tell_limits(context, run, rental, terms, box)
