@@ -23,7 +23,7 @@ from lumina_cloud.runs.workloads import WorkloadRequest
 from providers import registry
 from providers.contract import OfferQuery
 
-_MARKET_TRIES = 4
+_MARKET_TRIES = 3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,6 +240,9 @@ def _plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, ter
     if provider == "local":
         return planning.make_plan(session, request, wanted)
     kind = replace(wanted, provider=provider)
+    if planning.machines(session.settings, kind):
+        # What cannot fit is refused before a key is asked for.
+        _chosen(planning.make_plan(session, request, kind), kind)
 
     def plan() -> Planned:
         session.provider(provider).check()
@@ -257,7 +260,7 @@ def _patiently(clock: Clock, action: Callable[[], Planned]) -> Planned:
             if attempt + 1 == _MARKET_TRIES:
                 raise
             told = error.retry_after if isinstance(error, RateLimited) else None
-            clock.sleep(min(15.0, told or 2.0 * 2**attempt))
+            clock.sleep(min(15.0, told or 1.5 * 2**attempt))
     raise AssertionError("unreachable")
 
 

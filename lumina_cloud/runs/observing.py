@@ -74,7 +74,7 @@ class Observer:
         try:
             box = self._box(run, rental, instance, contact)
             if box is not None:
-                started, training, supervised, ended = self._word(rental, box, contact, now)
+                started, training, supervised, ended = self._word(rental, instance, box, contact)
                 contact.lost_at = None
         except HostKeyChanged:
             key_changed, box = True, None
@@ -136,15 +136,19 @@ class Observer:
             contact.ready = True
         return box
 
-    def _word(self, rental: RentalRecord | None, box: Box, contact: _Contact, now: float) -> tuple[bool, bool, bool, Exit | None]:
+    def _word(
+        self, rental: RentalRecord | None, instance: Instance | None, box: Box, contact: _Contact
+    ) -> tuple[bool, bool, bool, Exit | None]:
         """Return whether the supervisor was started, whether a first step was made, whether it lives, and how the trainer ended."""
+        now = self.context.clock.monotonic()
         beat = ingest.heartbeat(box)
         raw = beat or box.read("out/heartbeat.json")
         if raw != contact.beat or not contact.beat_at:
             contact.beat, contact.beat_at = raw, now
         started = shipping.was_started(box)
         supervised = True
-        if started and rental is not None and rental.state == "ready" and now - contact.asked_at >= ASK_SECONDS:
+        running = instance is not None and instance.state == "running"
+        if started and running and rental is not None and now - contact.asked_at >= ASK_SECONDS:
             contact.asked_at = now
             supervised = shipping.is_supervised(box, shipping.python_of(self.context, rental.provider))
         # Read after the supervisor was looked for: one that has just left has written how it ended.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 60.0
 """How long this computer waits for its results to be fetched before it switches its machine off; less where its cap comes first."""
+START_SECONDS = 10.0
+"""Kept back for what lies between this reckoning and the supervisor's own clock, and between its power-off and the machine's end."""
 _ASK_SECONDS = 30.0
 LEAST_DISK_MIB = 512
 _SECRETS = "bundle/secrets.json"
@@ -95,6 +97,11 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
             ),
         )
         bundle.ship(box, built, python=python, progress=_told(context, run))
+        # Sending took its time too: what is left is counted from here.
+        left = max(1.0, math.floor(_seconds_left(context, run, rental)))
+        job = json.loads((Path(staging) / "job.json").read_text(encoding="utf-8"))
+        job |= {"seconds_cap": left, "seconds_off": left + caps.RESERVE_SECONDS - START_SECONDS}
+    box.write("bundle/job.json", json.dumps(job, indent=2).encode())
     _hand_secrets(context, rental, terms, box)
     if not local:
         _tell_limits(context, run, rental, terms, box)
