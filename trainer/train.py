@@ -62,8 +62,7 @@ def train(config: RunConfig, out: Path, options: Options) -> None:
         report=lambda message, code, reason: [r.ended(code, reason, message) for r in ended] and None,
     )
     watch.start()
-    # Collectives give up after the watch would have: it names the rank that hangs, they do not.
-    rank, world = engine.start_processes(config.device, timeout_seconds=2 * training.stuck_seconds)
+    rank, world = engine.start_processes(config.device)
     watch.world = world
     reports = Reports(out, config, writes=rank == 0, trackers=trackers.build(config, out) if rank == 0 else ())
     ended.append(reports)
@@ -98,9 +97,10 @@ def reports_safely(reports: Reports, error: Ended) -> None:
 def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.Place, watch: Watch, reports: Reports) -> None:
     reports.phase("preparing")
     store = Store(options.store, keep=config.training.keep_last) if options.store and place.rank == 0 else None
-    if options.resume and store is not None:
-        store.pull(out)
-    checkpoint.barrier()
+    with watch.patient("fetching from the store"):
+        if options.resume and store is not None:
+            store.pull(out)
+        checkpoint.barrier()
     if options.data is not None:
         config = replace(config, data=replace(config.data, source=options.data))
     if options.init_from is not None:
@@ -108,7 +108,7 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     if config.init_from is not None and place.rank == 0:
         # Its tokenizer goes with it: the weights know no other.
         weights.put_beside(Path(config.init_from), out)
-    config = _laid_out(config, options, place, reports)
+    config = _laid_out(config, options, place, reports, watch)
     folder, index, tokenizer = preparation.ready(config, out, place, watch, reports)
     found = resuming.newest(out, place, reports) if options.resume else None
     if options.resume and found is None:
@@ -158,11 +158,18 @@ def _uploads(store: Store, out: Path) -> Any:
     return upload
 
 
-def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, reports: Reports) -> RunConfig:
+def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, reports: Reports, watch: Watch) -> RunConfig:
     """Return the configuration on as many ranks as there are, with the micro batch that was asked for or fits."""
+
+    def tick() -> None:
+        reports.alive()
+        if watch.stop_asked:
+            raise Stopped("stopped before the first step: nothing was trained yet")
+
     layout = replace(config.layout, n_gpus=place.world)
     if options.micro_batch == "auto":
-        layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick=reports.alive))
+        with watch.patient("trying micro batches"):
+            layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick=tick))
     elif options.micro_batch is not None:
         layout = replace(layout, micro_batch=int(options.micro_batch))
     if layout == config.layout:
@@ -214,8 +221,9 @@ def _steps(job: Job) -> None:
 
 
 def _stop(job: Job, *, kept: int) -> None:
-    job.writer.finish()
-    checkpoint.barrier()
+    with job.watch.patient("saving"):
+        job.writer.finish()
+        checkpoint.barrier()
     if job.writer.unstored is not None:
         raise job.writer.unstored
     what = "a checkpoint was written" if kept else "nothing was trained yet"
@@ -249,6 +257,7 @@ def _one_step(job: Job) -> tuple[float, int] | None:
     if trace is not None and config.model.balance_bias_rate:
         balance_experts(ds.module, _mean_loads(trace, job.place.world))
     job.step += 1
+    job.watch.has_trained = True
     _remember_routing(job, trace)
     return float(total), used
 
@@ -382,15 +391,15 @@ def _finish(job: Job, store: Store | None) -> None:
     prompt = "def " if job.config.data.source == "stdlib" else "The "
     text = sample(model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed)
     job.reports.phase("saving")
-    job.watch.beat("saving the results")
-    job.writer.finish()
-    checkpoint.barrier()
-    if job.place.rank == 0:
-        result.save_weights(job)
-        write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
-        if store is not None:
-            if job.writer.unstored is not None:
-                store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
-            store.push_results(job.out)
+    with job.watch.patient("saving the results"):
+        job.writer.finish()
+        checkpoint.barrier()
+        if job.place.rank == 0:
+            result.save_weights(job)
+            write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
+            if store is not None:
+                if job.writer.unstored is not None:
+                    store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
+                store.push_results(job.out)
     job.reports.say(f"validation loss {loss_last:.3f} after {job.step} steps (before: {job.loss_first:.3f})")
     job.reports.phase("done", loss=loss_last)
