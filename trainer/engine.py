@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from trainer import rendezvous
-from trainer.config import ConfigError
+from trainer.config import ConfigError, count_parameters
 from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+BUCKET = 100 * 1024 * 1024
+"""Numbers that ranks exchange at once, at most."""
 COLLECTIVE_SECONDS = 86_400.0
 """Ranks wait this long for each other: one may prepare data for hours. A rank that hangs is found by `trainer.watch`, by name."""
 
@@ -154,7 +156,10 @@ def _adamw_8bit(groups: list[dict[str, Any]], constants: dict[str, Any]) -> torc
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     """Return DeepSpeed's own configuration for a run (https://www.deepspeed.ai/docs/config-json)."""
     layout, training = config.layout, config.training
-    zero: dict[str, Any] = {"stage": layout.zero_stage}
+    # DeepSpeed takes the whole bucket at once, 500 million numbers by default: a gigabyte or two that a small model has no use for.
+    # It must be even; 1024 keeps pieces aligned.
+    bucket = min(BUCKET, -(-count_parameters(config.model).total // 1024) * 1024)
+    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     if layout.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.device == "cuda"}
     if layout.offload == "optimizer+parameters":

@@ -13,11 +13,11 @@ import torch.distributed as dist
 
 from trainer import checkpoint, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
 from trainer.batches import Loader, Windows
-from trainer.config import check, with_layout
+from trainer.config import check, load, with_layout
 from trainer.errors import CannotWrite, Ended, LossNotFinite, OutOfMemory, Stopped
 from trainer.job import Job
 from trainer.model import balance_experts, routing_figures
-from trainer.reports import Reports, peak_memory_gib, write_json
+from trainer.reports import Reports, peak_memory_gib, write_ended, write_json
 from trainer.sample import sample
 from trainer.schedule import learning_rate
 from trainer.spikes import Losses
@@ -53,45 +53,46 @@ def train(config: RunConfig, out: Path, options: Options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "ended.json").unlink(missing_ok=True)
     training = config.training
-    ended: list[Reports] = []
     watch = Watch(
         out,
         engine.rank_of_environment(),
         stop_seconds=training.stop_seconds,
         stuck_seconds=training.stuck_seconds,
-        report=lambda message, code, reason: [r.ended(code, reason, message) for r in ended] and None,
+        report=lambda message, code, reason: write_ended(out, code, reason, message),
     )
     watch.start()
     rank, world = engine.start_processes(config.device)
     watch.world = world
     reports = Reports(out, config, writes=rank == 0, trackers=trackers.build(config, out) if rank == 0 else ())
-    ended.append(reports)
     try:
         _train(config, out, options, place=checkpoint.Place(rank, world), watch=watch, reports=reports)
-    except OSError as error:
-        failed = CannotWrite(f"cannot write below {out}: {error}")
-        reports_safely(reports, failed)
-        raise failed from error
-    except torch.OutOfMemoryError as error:
-        full = OutOfMemory(f"out of memory at micro batch {config.layout.micro_batch}: --micro-batch auto tries which fits ({error})")
-        reports_safely(reports, full)
-        raise full from error
     except Ended as error:
-        reports_safely(reports, error)
+        write_ended(out, error.code, error.reason, str(error))
         raise
+    except (OSError, RuntimeError, MemoryError) as error:
+        failed = _named(error, out)
+        if failed is None:
+            raise
+        write_ended(out, failed.code, failed.reason, str(failed))
+        raise failed from error
     else:
-        reports.ended(0, "finished", "")
+        if rank == 0:
+            write_ended(out, 0, "finished", "")
     finally:
         reports.close()
         watch.end()
 
 
-def reports_safely(reports: Reports, error: Ended) -> None:
-    """Write down how a run ended, on a full disk too as far as it goes."""
-    try:
-        reports.ended(error.code, error.reason, str(error))
-    except OSError as unwritable:
-        print(f"ended.json cannot be written: {unwritable}", flush=True)
+def _named(error: Exception, out: Path) -> Ended | None:
+    """Return what an error of the system means for the run, None for one that is a fault of the program."""
+    if microbatch.is_no_memory(error):
+        micro_batch = load(out / "run.json").layout.micro_batch if (out / "run.json").is_file() else 0
+        if micro_batch > 1:
+            microbatch.remember_too_much(out, micro_batch)
+        return OutOfMemory(f"out of memory at micro batch {micro_batch}: --micro-batch auto tries which fits ({error})")
+    if isinstance(error, OSError):
+        return CannotWrite(f"cannot write below {out}: {error}")
+    return None
 
 
 def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.Place, watch: Watch, reports: Reports) -> None:
@@ -109,6 +110,8 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         # Its tokenizer goes with it: the weights know no other.
         weights.put_beside(Path(config.init_from), out)
     config = _laid_out(config, options, place, reports, watch)
+    if place.rank == 0:
+        (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     folder, index, tokenizer = preparation.ready(config, out, place, watch, reports)
     found = resuming.newest(out, place, reports) if options.resume else None
     if options.resume and found is None:
@@ -135,8 +138,6 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         losses=Losses(config.training.spike_nats),
     )
     del full
-    if place.rank == 0:
-        (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     if found is not None and state is not None:
         resuming.restore(job, found, state)
     reports.begin(job.step)
@@ -168,8 +169,9 @@ def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, repo
 
     layout = replace(config.layout, n_gpus=place.world)
     if options.micro_batch == "auto":
+        limit = microbatch.too_much(reports.out)
         with watch.patient("trying micro batches"):
-            layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick=tick))
+            layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick, limit=limit))
     elif options.micro_batch is not None:
         layout = replace(layout, micro_batch=int(options.micro_batch))
     if layout == config.layout:
