@@ -24,7 +24,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --reruns 2 --reruns-delay 3
 
 # Pages that are written by a command.
 docs: setup

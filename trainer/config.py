@@ -121,7 +121,7 @@ class ModelConfig:
     @property
     def n_routed(self) -> int:
         """How many blocks are depth-routed."""
-        return sum(self.is_routed(layer) for layer in range(self.n_layers))
+        return self.n_layers // self.mod_every if self.has_depth_routing else 0
 
     def capacity_tokens(self, seq_len: int) -> int:
         """Tokens of a sequence of `seq_len` that enter a depth-routed block: at least one, never more than all."""

@@ -98,7 +98,7 @@ def fit_constants(root: Path) -> Path:
 
 
 _HEAD = """\
-# Constants of the planner that are fitted to published measurements. Written by `lumina accuracy --fit`: change nothing by hand.
+# Constants of the planner that are fitted to published measurements. Written by `lumina accuracy --physics --fit`: change nothing by hand.
 #
 # Speed: {speed_rows} rows of measured_throughput.csv; most probable values under priors from physics, heavy-tailed errors, and one
 # factor a framework and a GPU, drawn towards 1 (lumina_cloud.planner.fitting). `spread` is the standard deviation of ln(measured /

@@ -94,7 +94,7 @@ def documents(found: Accuracy) -> Mapping[str, str]:
 def _page(found: Accuracy) -> str:
     parts = [
         "# How true the estimates are",
-        "Written by `lumina accuracy --write` from the published measurements in `lumina_cloud/catalog/data/measured_*.csv`; "
+        "Written by `lumina accuracy --physics --write` from the published measurements in `lumina_cloud/catalog/data/measured_*.csv`; "
         "nobody edits it.",
         "The errors are of rows that the constants were not fitted to: a group of rows is left out, the constants are fitted to the "
         "rest, and the rows left out are estimated. Relative errors are |estimated / measured - 1|. *Scored* rows are dense models "

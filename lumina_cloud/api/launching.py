@@ -14,8 +14,9 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import BadReply, NoCapacity, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.runs import caps, machines, remembered, workloads
+from lumina_cloud.runs import caps, keeping, machines, remembered, workloads
 from lumina_cloud.runs import terms as run_terms
+from lumina_cloud.runs.drift import ON_DRIFT, OnDrift
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
 from lumina_cloud.runs.terms import Terms
 from lumina_cloud.runs.workloads import WorkloadRequest
@@ -49,11 +50,32 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class PriceChange:
+    """A price that changed since a plan was made, dollars."""
+
+    what: str
+    planned: Decimal
+    now: Decimal
+
+    @property
+    def percent(self) -> float:
+        """By how much it rose; negative where it fell."""
+        return round(100 * float(self.now / self.planned - 1), 2) if self.planned else 0.0
+
+    @property
+    def text(self) -> str:
+        """Say it in one line."""
+        return f"{self.what}: {money.show(self.planned)} when it was planned, {money.show(self.now)} now ({self.percent:+.1f} %)"
+
+
+@dataclass(frozen=True)
 class Purpose:
     """What a run's money is for, as costs can be shown by it."""
 
     project: str = ""
     labels: tuple[str, ...] = ()
+    on_drift: OnDrift = "tell"
+    """What happens when the run goes beyond its plan."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,8 @@ class Prepared:
     row: planner.Row
     cap: caps.Cap
     purpose: Purpose = Purpose()
+    price_changes: tuple[PriceChange, ...] = ()
+    """What costs another sum than when the plan was made."""
     terms: Terms = field(default_factory=Terms)
 
     def as_document(self) -> schema.DryRun:
@@ -76,6 +100,29 @@ class Prepared:
             usd_cap=money.text(self.cap.usd),
             hours_cap=self.cap.seconds / 3600,
             config=asdict(config),
+            price_changes=[
+                schema.PriceChange(what=c.what, planned=money.text(c.planned), now=money.text(c.now), percent=c.percent)
+                for c in self.price_changes
+            ],
+            on_drift=self.purpose.on_drift,
+            kept=self._kept(),
+        )
+
+    def _kept(self) -> schema.Kept | None:
+        if self.row.machine.provider == "local":
+            return None
+        config = self.row.estimate.config
+        parameters = workloads.parameters(config).total
+        made = keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=self.terms.store)
+        return schema.Kept(
+            where=made.where,
+            checkpoint_gb=made.checkpoint_bytes / 1e9,
+            checkpoint_seconds=made.checkpoint_seconds,
+            interval_seconds=made.interval_seconds,
+            results_gb=made.home_bytes / 1e9,
+            results_seconds=made.home_seconds,
+            disk_gb=self.terms.disk_gb,
+            secrets=list(self.terms.secrets),
         )
 
 
@@ -114,14 +161,16 @@ def _from_record(record: PlanRecord) -> tuple[WorkloadRequest, MachineFilter]:
     return request, wanted
 
 
-def purpose_of(project: str | None, labels: Sequence[str]) -> Purpose:
-    """Return what `--project` and `--label` mean. Raises UsageError for text that cannot stand in a table."""
+def purpose_of(project: str | None, labels: Sequence[str], on_drift: str = "tell") -> Purpose:
+    """Return what `--project`, `--label` and `--on-drift` mean. Raises UsageError for text that cannot stand in a table."""
+    if on_drift not in ON_DRIFT:
+        raise UsageError(f"--on-drift is {untrusted.line(on_drift, 40)!r}", f"take {' or '.join(ON_DRIFT)}")
     for option, text in (("--project", project), *(("--label", label) for label in labels)):
         if text is not None and (not 0 < len(text) <= MAX_NAME or text != untrusted.line(text).strip()):
             raise UsageError(
                 f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", "e.g. --label team=vision"
             )
-    return Purpose(project or "", tuple(dict.fromkeys(labels)))
+    return Purpose(project or "", tuple(dict.fromkeys(labels)), "stop" if on_drift == "stop" else "tell")
 
 
 def prepare(
@@ -159,8 +208,12 @@ def prepare(
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)
+    if provider.name != "local":
+        config = row.estimate.config
+        parameters = workloads.parameters(config).total
+        keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
     disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
-    made = Prepared(planned, row, cap, purpose or Purpose(), replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
+    made = Prepared(planned, row, cap, purpose or Purpose(), terms=replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
     budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
     return made
 
@@ -275,7 +328,7 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         gpu=machine.gpu.name,
         count=machine.count,
         usd_per_hour=machine.usd_per_hour,
-        planned=_planned_figures(row),
+        planned={**_planned_figures(row), "on_drift": prepared.purpose.on_drift},
         usd_cap=prepared.cap.usd,
         seconds_cap=prepared.cap.seconds,
         data_path=source if Path(source).is_absolute() else None,
@@ -306,6 +359,8 @@ def _planned_figures(row: planner.Row) -> dict[str, Any]:
         "peak_memory_gib": document.memory_gib.model_dump(),
         "tokens_per_second": document.tokens_per_second.model_dump(),
         "loss": document.loss.model_dump(),
+        # What the ledger learns from: reality against the model alone, not against what it had learned before.
+        "modelled": dict(row.estimate.modelled),
     }
 
 

@@ -153,14 +153,35 @@ class Lumina:
 
     # --- plan and launch ------------------------------------------------------------------------------------------------
 
-    def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False) -> Planned:
-        """Plan a workload and keep the plan. With `live` on what the markets offer now. Raises UsageError, DataError, LedgerError."""
+    def plan(
+        self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False, taught: bool = True, probe: bool = False
+    ) -> Planned:
+        """Plan a workload and keep the plan. With `live` on what the markets offer now; `taught` by finished runs;
+        with `probe` some real steps on this computer are measured first.
+
+        Raises UsageError, DataError, LedgerError.
+        """
         from lumina_cloud.api import planning
 
         looked = self.look if live else None
-        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True)
+        planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True, taught=taught)
+        if probe:
+            planned = self._probed(request, wanted or planning.MachineFilter(), planned, taught=taught)
         planning.keep(self.session, planned)
         return planned
+
+    def _probed(self, request: WorkloadRequest, wanted: MachineFilter, planned: Planned, *, taught: bool) -> Planned:
+        """Probe what a plan recommends, and plan again by what was measured."""
+        from dataclasses import replace
+
+        from lumina_cloud.api import planning, probing
+
+        before = probing.row_to_probe(planned.plan)
+        found = probing.probe(self.settings.home, before)
+        again = planning.make_plan(self.session, request, wanted, taught=taught)
+        after = next(r for r in again.plan.rows if (r.machine.provider, r.arch) == ("local", before.arch))
+        document = again.document.model_copy(update={"notes": [*probing.notes(found, before, after), *again.document.notes]})
+        return replace(again, document=document, record=replace(again.record, result=document.model_dump(mode="json")))
 
     def plan_backwards(self, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal) -> schema.PlanDocument:
         """Answer what is best within a budget and a deadline, or cheapest for a loss. The answer's plan is kept. Raises UsageError."""
@@ -184,6 +205,13 @@ class Lumina:
         from lumina_cloud.api import market
 
         return market.history(self.session, gpu, provider, days)
+
+    def accuracy(self) -> schema.AccuracyDocument:
+        """Return how plans turned out: predicted against actual, per figure, over all finished runs."""
+        from lumina_cloud.api import teaching
+
+        self.settle()
+        return teaching.accuracy(self.ledger)
 
     def doctor(self) -> schema.DoctorDocument:
         """Check providers, SSH, disk and clock."""
@@ -435,7 +463,7 @@ class Lumina:
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""
-        if self.ledger.runs(ACTIVE, limit=1):
+        if self.ledger.has_runs(ACTIVE):
             self.controller.settle()
 
     # --- small things ---------------------------------------------------------------------------------------------------

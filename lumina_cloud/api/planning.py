@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import cpu_benchmark, market, refitting, schema
+from lumina_cloud.api import cpu_benchmark, market, probing, refitting, schema, teaching
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.ledger import PlanRecord
 from lumina_cloud.planner import explain, published, recipes
 from lumina_cloud.planner import plan as planner
+from lumina_cloud.planner.learning import Lessons
+from lumina_cloud.planner.learning import lines as lesson_lines
 from lumina_cloud.runs import workloads
 from providers import registry
 from providers.contract import OfferQuery
@@ -63,6 +65,8 @@ class Planned:
     workloads: Workloads
     record: PlanRecord
     """For the ledger; see `keep`."""
+    lessons: Lessons
+    """What finished runs had to say."""
 
 
 def machines(settings: Settings, wanted: MachineFilter, *, measure: str | None = None) -> list[planner.Machine]:
@@ -105,11 +109,12 @@ def make_plan(
     *,
     measure: bool = False,
     only: planner.Machine | None = None,
+    taught: bool = True,
 ) -> Planned:
     """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
 
     With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
-    `only` is the one machine to plan on, where that is decided already.
+    `only` is the one machine to plan on, where that is decided already. With `taught` finished runs refine the estimates.
     """
     built = workloads.build(request)
     notes: list[str] = []
@@ -121,7 +126,9 @@ def make_plan(
             raise no_price(wanted)
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
-    result = planner.plan(built.configs, available, built.fixed)
+    lessons = teaching.lessons(session.ledger) if taught else Lessons()
+    lessons = probing.known(session.settings.home, built.configs, lessons)
+    result = planner.plan(built.configs, available, built.fixed, lessons)
     document = _document(request, built, result, notes, named=wanted.gpu is not None)
     record = PlanRecord(
         plan_id=document.plan,
@@ -129,7 +136,7 @@ def make_plan(
         request={**asdict(request), "provider": wanted.provider, "gpu": wanted.gpu, "count": wanted.count},
         result=document.model_dump(mode="json"),
     )
-    return Planned(document, result, built, record)
+    return Planned(document, result, built, record, lessons)
 
 
 def keep(session: Session, planned: Planned) -> None:
@@ -186,7 +193,8 @@ def explanation(planned: Planned) -> list[str]:
     best = planned.plan.recommendation
     chosen = planned.plan.rows[0] if best is None else best.row
     title = f"{chosen.model} {chosen.arch} on {chosen.machine.count} x {chosen.machine.gpu.name} at {chosen.machine.provider}"
-    return [title, *explain.plan_lines(chosen)]
+    taught = lesson_lines(planned.lessons, chosen.machine.gpu.name, chosen.machine.provider, planner.family_of(chosen.estimate.config))
+    return [title, *explain.plan_lines(chosen), *(taught or ["ledger: no finished run has anything to say of this"])]
 
 
 def no_price(wanted: MachineFilter) -> UsageError:
@@ -263,6 +271,7 @@ def row(r: planner.Row) -> schema.PlanRow:
         checkpoint_gib=e.checkpoint_gib,
         checkpoint_minutes_best=e.checkpoint_minutes_best,
         front=r.front,
+        runs=e.runs,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -71,6 +71,8 @@ class PlanRow(Document):
     """Between checkpoints, where the machine may be interrupted."""
     front: bool = False
     """Whether no other row that fits is as cheap and as soon, and better in one of both."""
+    runs: int = 0
+    """Finished runs of the ledger that the speed rests on; 0 where it is modelled alone."""
 
 
 class Change(Document):
@@ -255,6 +257,30 @@ class LaunchDocument(Document):
     usd: str
 
 
+class PriceChange(Document):
+    """A price that changed since the plan was made, dollars."""
+
+    what: str
+    planned: str
+    now: str
+    percent: float
+
+
+class Kept(Document):
+    """Where a rented run's work is kept, how large it is, and how long it takes to get there."""
+
+    where: Literal["home", "store"]
+    checkpoint_gb: float
+    checkpoint_seconds: float
+    interval_seconds: float
+    results_gb: float
+    results_seconds: float
+    disk_gb: int
+    """Rented; its price, and that of the expected traffic, is part of the price an hour."""
+    secrets: list[str]
+    """Variables of the user's that the machine is given."""
+
+
 class DryRun(Document):
     """`lumina launch --dry-run --json`: what would be rented, and the most it could cost."""
 
@@ -264,6 +290,10 @@ class DryRun(Document):
     usd_cap: str
     hours_cap: float
     config: dict[str, Any]
+    price_changes: list[PriceChange] = []
+    on_drift: str = "tell"
+    kept: Kept | None = None
+    """None on this computer."""
 
 
 class LogLine(Document):
@@ -708,3 +738,42 @@ class CheckedDataDocument(Document):
     upload_bytes: int
     wanted_tokens: int | None = None
     epochs: float | None = None
+
+
+class PredictedActual(Document):
+    """One figure of one run. `ratio` is actual over predicted; `within` whether the predicted interval holds it."""
+
+    run: str
+    model: str
+    arch: str
+    gpu: str
+    provider: str
+    figure: str
+    """seconds, usd, peak_memory_gib, tokens_per_second or loss."""
+    predicted: float
+    low: float
+    high: float
+    actual: float
+    ratio: float
+    within: bool
+    learned_from: bool
+    """Whether the ledger may learn from it."""
+
+
+class AccuracyOfFigure(Document):
+    """One figure over all runs."""
+
+    figure: str
+    runs: int
+    median_ratio: float
+    """Actual over predicted: above 1 means that plans say too little."""
+    median_error_percent: float
+    within_interval: int
+
+
+class AccuracyDocument(Document):
+    """`lumina accuracy --json`: how plans turned out."""
+
+    runs: int
+    figures: list[AccuracyOfFigure]
+    rows: list[PredictedActual]

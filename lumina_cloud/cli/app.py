@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,8 +70,27 @@ def _mistyped(error: typer.TyperException) -> str:
     return f"{said}{error.format_message()}"
 
 
+def _named(info: Any) -> str:
+    """Return the word that calls a verb or a group of verbs."""
+    of_group = getattr(info, "typer_instance", None)
+    given = info.name if isinstance(info.name, str) else None
+    if of_group is not None:
+        return given or str(of_group.info.name)
+    return given or info.callback.__name__.replace("_", "-")
+
+
+def _only_what_was_typed() -> None:
+    """Leave out all other verbs when a known one was typed: to build the options of all of them takes longer than most of them do."""
+    typed = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if typed in {_named(info) for info in (*app.registered_commands, *app.registered_groups)}:
+        app.registered_commands = [info for info in app.registered_commands if _named(info) == typed]
+        app.registered_groups = [info for info in app.registered_groups if _named(info) == typed]
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if not {"-h", "--help"} & set(sys.argv[1:2]):
+        _only_what_was_typed()
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def launch(
     model: Annotated[str | None, typer.Argument(help="debug, debug200m, b1 or b7; without one, the last plan.")] = None,
     arch: Annotated[str | None, typer.Option(help="dense, moe, mod or hybrid.")] = None,
-    plan: Annotated[str | None, typer.Option(help="Launch this plan, by its id.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Launch this plan: its id, or a file that lumina plan --out wrote.")] = None,
     gpu: options.Gpu = None,
     count: options.Count = None,
     provider: options.Provider = None,
@@ -41,6 +43,7 @@ def launch(
     interruptible: Annotated[bool, typer.Option("--interruptible", help="Rent a cheaper machine that may be taken away.")] = False,
     project: options.Project = None,
     label: options.Label = None,
+    on_drift: Annotated[str, typer.Option(help="When the run goes beyond its plan: tell (the default) or stop.")] = "tell",
     follow: options.Follow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
     yes: options.Yes = False,
@@ -49,6 +52,7 @@ def launch(
 ) -> None:
     """Rent a machine, train there, bring everything back, switch it off."""
     with output.errors_shown(as_json=json):
+        from lumina_cloud.api import sharing
         from lumina_cloud.api.launching import Limits, purpose_of
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter
@@ -61,16 +65,19 @@ def launch(
             raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
-        purpose = purpose_of(project, label or [])
+        purpose = purpose_of(project, label or [], on_drift)
+        shared = sharing.load(Path(plan).expanduser()) if plan is not None and sharing.is_file(plan) else None
         with Lumina(Screen()) as lumina:
             said = MachineFilter(provider=provider, gpu=gpu, count=count)
             if model is not None or init_from is not None:
                 request, wanted = workload_request(model, given), MachineFilter().narrowed(said)
             else:
-                planned, asked = lumina.request_from_plan(plan)
+                planned, asked = (shared.request, shared.wanted) if shared is not None else lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
             terms = options.terms(lease, store, secret, accept_unguarded=accept_unguarded, interruptible=interruptible)
             prepared = lumina.prepare(request, wanted, limits, purpose, terms)
+            if shared is not None:
+                prepared = replace(prepared, price_changes=sharing.price_changes(shared, prepared.row))
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return

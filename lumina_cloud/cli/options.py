@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.launching import Terms
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as comma-separated values.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Gpu = Annotated[str | None, typer.Option(help="Only this GPU, e.g. 4090 or a100-80gb.")]
 Count = Annotated[int | None, typer.Option(help="Only machines with this many GPUs.")]

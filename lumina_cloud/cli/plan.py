@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,13 @@ def plan(
     target_loss: Annotated[float | None, typer.Option(help="Nats a token: the cheapest way there.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Plan on what the markets offer now, in place of the price book.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Derive the recommended row line by line, with numbers and sources.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the recommended plan to a file, for lumina launch --plan FILE.")] = None,
+    csv: options.Csv = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw cost against time, the front marked, into a .png, .svg or .pdf file.")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure a few real steps on this computer first (with --provider local).")
+    ] = False,
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Leave out what finished runs teach.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -50,12 +58,25 @@ def plan(
             return
         request = workload_request(model, given)
         with Lumina() as lumina:
-            planned = lumina.plan(request, MachineFilter(provider=provider, gpu=gpu, count=count), live=live)
+            wanted = MachineFilter(provider=provider, gpu=gpu, count=count)
+            planned = lumina.plan(request, wanted, live=live, taught=not no_ledger, probe=probe)
         document = planned.document
+        if out is not None:
+            from lumina_cloud.api import sharing
+
+            sharing.save(out, request, document)
+            output.tell(f"wrote {out}; lumina launch --plan {out} rents it as it stands")
+        if plot is not None:
+            from lumina_cloud.api import plotting
+
+            plotting.draw(plot, document)
+            output.tell(f"wrote {plot}")
         if explain:
             document = document.model_copy(update={"explanation": explanation(planned)})
         if json:
             output.emit(document)
+        elif csv:
+            _print_rows(document)
         else:
             _show(document)
 
@@ -83,6 +104,17 @@ def _backwards(
         output.show(*tables_decisions.backwards(document.backwards))
         if document.rows:
             _show(document)
+
+
+def _print_rows(document: PlanDocument) -> None:
+    """Print the rows of a plan, ranges as three columns."""
+    flat = []
+    for row in document.rows:
+        cells: dict[str, object] = {}
+        for name, value in row.model_dump(exclude={"hours_by_part", "usd_by_part"}).items():
+            cells |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        flat.append(cells)
+    output.print_csv(list(flat[0]) if flat else [], [list(cells.values()) for cells in flat])
 
 
 def _show(document: PlanDocument) -> None:

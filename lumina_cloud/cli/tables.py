@@ -164,6 +164,19 @@ def _next_step(document: schema.PlanDocument) -> Text:
 # --- launch --------------------------------------------------------------------------------------------------------------
 
 
+def _kept(kept: schema.Kept) -> list[tuple[str, str]]:
+    """Return where a rented run's work goes, and what the machine is given."""
+    where = "home" if kept.where == "home" else "into the object storage"
+    rows = [
+        (
+            "kept",
+            f"checkpoints of {kept.checkpoint_gb:.3g} GB go {where} in about {units.duration(kept.checkpoint_seconds)}, "
+            f"results of {kept.results_gb:.3g} GB come home; a disk of {kept.disk_gb} GB is in the price",
+        )
+    ]
+    return [*rows, ("secrets", f"the machine is given {', '.join(kept.secrets)}")] if kept.secrets else rows
+
+
 def launch(document: schema.DryRun) -> list[RenderableType]:
     """Return what will be rented, and the most it can cost."""
     row, work = document.row, document.workload
@@ -181,8 +194,15 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
     )
     made.add_row("memory", f"{row.memory_gib.mid:.2f} GiB (up to {row.memory_gib.high:.2f}) of {row.usable_memory_gib:.1f}")
     made.add_row("time", _hours(row.hours))
+    if document.kept is not None:
+        for what, words in _kept(document.kept):
+            made.add_row(what, words)
     made.add_row("price", f"{_price(row.usd_per_hour)} an hour" + (", interruptible" if row.interruptible else ""))
     made.add_row("cost", _money(row.usd))
+    for c in document.price_changes:
+        said = f"{c.what}: {money.show(Decimal(c.planned))} when it was planned, {money.show(Decimal(c.now))} now ({c.percent:+.1f} %)"
+        made.add_row("price changed", Text(said, style="bold yellow"))
+    made.add_row("on drift", "stop with a checkpoint" if document.on_drift == "stop" else "tell")
     most = Text(f"{money.show(Decimal(document.usd_cap))}: it is ended in good order before it costs more", style="bold")
     made.add_row(Text("at most", style="bold"), most)
     return [made]

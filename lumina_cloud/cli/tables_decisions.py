@@ -36,3 +36,25 @@ def backwards(found: schema.Backwards) -> list[RenderableType]:
             f"{a.count} x {a.gpu} ({a.provider})",
         )
     return [title, "", made, Text(f"the first, planned forwards: {best.type}", style="dim"), ""]
+
+
+def accuracy(document: schema.AccuracyDocument) -> list[RenderableType]:
+    """Return how plans turned out: each figure over all runs, then run by run."""
+    if not document.rows:
+        return [Text("no run has finished yet: nothing to hold plans against", style="bold"), Text("next: lumina launch debug")]
+    names = ("runs", "actual / predicted", "off by, median", "in the interval")
+    whole = table(f"how the plans of {document.runs} finished runs turned out", "figure", *names, right=names)
+    for f in document.figures:
+        inside = f"{f.within_interval} of {f.runs}"
+        whole.add_row(f.figure.replace("_", " "), str(f.runs), f"{f.median_ratio:.3f}", f"{f.median_error_percent:.1f} %", inside)
+    each = table(
+        "run by run", "run", "on", "figure", "predicted", "actual", "ratio", right=("predicted", "actual", "ratio"), whole=("run",)
+    )
+    for r in document.rows[:ROWS]:
+        ratio = Text(f"{r.ratio:.3f}", style="green" if r.within else "yellow")
+        each.add_row(r.run, f"{r.gpu} ({r.provider})", r.figure.replace("_", " "), f"{r.predicted:,.4g}", f"{r.actual:,.4g}", ratio)
+    note = f"the newest {ROWS} rows; --json and --csv have all" if len(document.rows) > ROWS else ""
+    return [whole, each, Text(f"{note}\nlumina accuracy --physics: against published measurements".strip(), style="dim")]
+
+
+ROWS = 50

@@ -101,7 +101,15 @@ class Ledger:
         if states is None:
             return self._all(RunRecord, f"WHERE {_ANY_TIME} ORDER BY created_at DESC, run_id{most}")
         listed, parameters = _listed("state", states)
+        if limit is None:
+            found = self._all(RunRecord, f"WHERE state IN ({listed})", **parameters)
+            return sorted(sorted(found, key=lambda r: r.run_id), key=lambda r: r.created_at, reverse=True)
         return self._all(RunRecord, f"WHERE state IN ({listed}) ORDER BY created_at DESC, run_id{most}", **parameters)
+
+    def has_runs(self, states: Collection[str]) -> bool:
+        """Whether there is any run in the given states."""
+        listed, parameters = _listed("state", states)
+        return bool(self.database.rows(f"SELECT 1 AS found FROM runs WHERE state IN ({listed}) LIMIT 1", parameters))
 
     def runs_labelled(self, label: str, since: datetime) -> list[RunRecord]:
         """Return the runs since a moment that carry a label, oldest first."""
@@ -130,7 +138,8 @@ class Ledger:
     def open_rentals(self) -> list[RentalRecord]:
         """Return rentals that may still cost money."""
         listed, parameters = _listed("state", OPEN_RENTALS)
-        return self._all(RentalRecord, f"WHERE state IN ({listed}) ORDER BY tag", **parameters)
+        # Sorted here: asked for an order, SQLite may walk the index of all tags to have it.
+        return sorted(self._all(RentalRecord, f"WHERE state IN ({listed})", **parameters), key=lambda r: r.tag)
 
     def rentals_since(self, provider: str, since: datetime) -> list[RentalRecord]:
         """Return a provider's rentals that were intended at or after a moment."""

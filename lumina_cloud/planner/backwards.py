@@ -7,10 +7,10 @@ most of them. What is promised is promised by the high ends: four times out of f
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import loss as loss_law
@@ -92,7 +92,7 @@ def sizes(arch: str) -> tuple[Size, ...]:
     """Return the sizes that are tried, smallest first; the presets are among them, as they are."""
     names = MODELS[MODELS.index(SMALLEST) :]
     found = [_between(preset(names[0], arch), preset(names[0], arch), 0.25 * step) for step in (-2, -1)]
-    for lower, upper in itertools.pairwise(names):
+    for lower, upper in pairwise(names):
         low, high = preset(lower, arch), preset(upper, arch)
         found.append(Size(low, ()))
         found += [_between(low, high, step / (BETWEEN + 1)) for step in range(1, BETWEEN + 1)]

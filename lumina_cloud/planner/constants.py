@@ -1,6 +1,6 @@
 """The few constants that are fitted to published measurements, from `catalog/data/efficiency.toml`, with their provenance.
 
-`lumina accuracy --fit` writes that file; nothing here reads a measurement.
+`lumina accuracy --physics --fit` writes that file; nothing here reads a measurement.
 """
 
 from __future__ import annotations

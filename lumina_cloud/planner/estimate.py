@@ -94,3 +94,7 @@ class Estimate:
     checkpoint_gib: float = 0.0
     checkpoint_minutes_best: float | None = None
     """Between checkpoints on an interruptible machine, after Young and Daly."""
+    modelled: tuple[tuple[str, float], ...] = ()
+    """Middle values before the ledger's runs had a say: tokens_per_second, memory, overhead (hours beside training), loss."""
+    runs: int = 0
+    """Finished runs that the speed rests on; 0 where it is modelled alone."""

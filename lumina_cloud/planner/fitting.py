@@ -1,4 +1,4 @@
-"""The constants of speed, fitted to measured runs: what `lumina accuracy --fit` computes.
+"""The constants of speed, fitted to measured runs: what `lumina accuracy --physics --fit` computes.
 
 A maximum a posteriori estimate. The logarithm of measured speed is the logarithm of estimated speed plus an error with heavy tails
 (Student's t, by reweighting); each constant has a prior around its value from physics, each framework and GPU a factor with a

@@ -56,6 +56,7 @@ class Choice:
     fits: bool
 
 
+@lru_cache(maxsize=4096)
 def choose(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> Choice:
     """Return the fastest layout that fits; where none does, the one that needs least memory.
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lumina_cloud.planner.estimate import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 Figure = Literal["tokens_per_second", "memory", "overhead", "loss"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
@@ -30,7 +30,7 @@ PRIOR_RUNS = 1.0
 WITHIN = {"tokens_per_second": 0.6, "memory": 0.4, "overhead": 1.2, "loss": 0.25}
 """Logarithms: how far the model may be off before a single run is no longer believed."""
 LEAST_WIDTH = {"tokens_per_second": 0.08, "memory": 0.05, "overhead": 0.3, "loss": 0.04}
-"""Logarithms to either side that runs alike differ by: what is within twice that of the median is kept, and no interval is narrower."""
+"""Logarithms to either side that runs alike differ by: within twice that of the median a run is kept; intervals do not narrow below."""
 DEVIATIONS = 3.0
 """Scaled median deviations from the median that a run may be off: 1.4826 x the median deviation estimates a standard deviation."""
 
@@ -128,16 +128,12 @@ class Lessons:
         rows = [(e, r) for e in self._all for name, r in e.ratios if name == figure and (figure == "loss" or e.gpu == gpu)]
         if not rows:
             return Lesson()
-        wanted: list[tuple[str, Callable[[Any], bool]]] = [(f"family {family}", lambda e: e.family == family)]
-        if figure != "loss":
-            wanted = [
-                (f"GPU {gpu}", lambda e: True),
-                (f"provider {provider}", lambda e: e.provider == provider),
-                (f"family {family}", lambda e: e.provider == provider and e.family == family),
-            ]
+        there = [(e, r) for e, r in rows if e.provider == provider]
+        wanted = [(f"GPU {gpu}", rows), (f"provider {provider}", there)] if figure != "loss" else []
+        wanted.append((f"family {family}", [(e, r) for e, r in (there if figure != "loss" else rows) if e.family == family]))
         levels, learned = [], 0.0
-        for name, belongs in wanted:
-            shift = shrunk([r - learned for e, r in rows if belongs(e)], figure)
+        for name, runs in wanted:
+            shift = shrunk([r - learned for _, r in runs], figure)
             levels.append((name, shift))
             learned += shift.log
         return Lesson(tuple(levels))

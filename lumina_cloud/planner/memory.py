@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import units
@@ -106,6 +107,7 @@ def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     )
 
 
+@lru_cache(maxsize=16384)
 def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
     """Count the memory per GPU of a model in a setting."""
     states = _states(shape, setting)

@@ -12,16 +12,19 @@ from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner import loss as loss_law
 from lumina_cloud.planner.costs import costs
-from lumina_cloud.planner.duration import duration
-from lumina_cloud.planner.estimate import Estimate, Machine
+from lumina_cloud.planner.duration import Duration, duration
+from lumina_cloud.planner.estimate import Estimate, Interval, Machine, MemoryItem
 from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
+from lumina_cloud.planner.learning import Lessons, learned
 from trainer.config import MODELS, preset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from decimal import Decimal
 
+    from lumina_cloud.planner.learning import Figure, Lesson
+    from lumina_cloud.planner.throughput import Throughput
     from trainer.config import RunConfig
 
 __all__ = ["Machine", "Plan", "Recommendation", "Row", "estimate", "largest_that_fits", "plan"]
@@ -70,8 +73,12 @@ def estimate(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozen
         raise UsageError(f"{_name(machine)}: {error}", _LAYOUT_HINT) from error
 
 
-def plan(configs: Sequence[RunConfig], machines: Sequence[Machine], fixed: frozenset[str] = frozenset()) -> Plan:
+def plan(
+    configs: Sequence[RunConfig], machines: Sequence[Machine], fixed: frozenset[str] = frozenset(), lessons: Lessons | None = None
+) -> Plan:
     """Estimate every configuration on every machine and recommend one row, or none when nothing fits.
+
+    `lessons` is what finished runs teach.
 
     Raises UsageError when no machine can carry any of the workloads, whatever its memory.
     """
@@ -81,7 +88,7 @@ def plan(configs: Sequence[RunConfig], machines: Sequence[Machine], fixed: froze
         found = []
         for machine in machines:
             try:
-                found.append(Row(config.preset, config.model.arch, machine, _estimate(config, machine, fixed)))
+                found.append(Row(config.preset, config.model.arch, machine, _estimate(config, machine, fixed, lessons)))
             except NoLayout as error:
                 impossible.setdefault(str(error), {})[_name(machine)] = None
         rows.extend(sorted(found, key=_rank))
@@ -108,27 +115,68 @@ def largest_that_fits(arch: str, machine: Machine) -> str | None:
 _LAYOUT_HINT = "take another number of GPUs, or a batch that divides over them (--global-batch, --set micro_batch=...)"
 
 
-def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> Estimate:
-    chosen = choose(config, machine.gpu, machine.count, fixed)
-    time = duration(chosen.config, machine, chosen.throughput)
+def family_of(config: RunConfig) -> str:
+    """Return what runs of a kind are called where they teach: size and architecture."""
+    return f"{config.preset} {config.model.arch}"
+
+
+def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lessons: Lessons | None = None) -> Estimate:
+    known = Lessons() if lessons is None else lessons
+
+    def of(figure: Figure) -> Lesson:
+        return known.of(figure, machine.gpu.name, machine.provider, family_of(config))
+
+    heavier = of("memory").factor
+    usable = machine.gpu.memory_bytes_usable
+    gpu = machine.gpu if heavier == 1 or usable is None else replace(machine.gpu, memory_bytes_usable=int(usable / heavier))
+    chosen = choose(config, gpu, machine.count, fixed)
+    speed = replace(
+        chosen.throughput, tokens_per_second=learned(chosen.throughput.tokens_per_second, of("tokens_per_second"), "tokens_per_second")
+    )
+    plain = duration(chosen.config, machine, chosen.throughput)
+    time = _with_overhead(duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"))
     usd, by_part = costs(chosen.config, machine, time.hours)
+    loss = loss_law.loss(chosen.config)
+    upper = chosen.memory.upper_gib * heavier
+    gib = learned(chosen.memory.gib, of("memory"), "memory")
     return Estimate(
-        memory_gib=chosen.memory.gib,
+        memory_gib=Interval(gib.low, gib.mid, max(gib.mid, min(gib.high, upper))),
         usable_memory_gib=machine.gpu.usable_memory_gib or 0.0,
-        memory_items=chosen.memory.items,
-        tokens_per_second=chosen.throughput.tokens_per_second,
+        memory_items=tuple(MemoryItem(item.name, item.gib * heavier) for item in chosen.memory.items),
+        tokens_per_second=speed.tokens_per_second,
         hours=time.hours,
         usd=usd,
-        loss=loss_law.loss(chosen.config),
+        loss=learned(loss, of("loss"), "loss"),
         fits=chosen.fits,
         config=chosen.config,
         host_memory_gib=chosen.memory.host_gib,
-        memory_upper_gib=chosen.memory.upper_gib,
+        basis="measured" if of("tokens_per_second").runs else "modelled",
+        memory_upper_gib=upper,
         parts=time.expected,
         costs=by_part,
         checkpoint_gib=time.checkpoint_gib,
         checkpoint_minutes_best=time.checkpoint_minutes_best,
+        modelled=(
+            ("tokens_per_second", chosen.throughput.tokens_per_second.mid),
+            ("memory", chosen.memory.gib.mid),
+            ("overhead", plain.hours.mid - plain.expected.training),
+            ("loss", loss.mid),
+        ),
+        runs=of("tokens_per_second").runs,
     )
+
+
+def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson: Lesson) -> Duration:
+    """Return a duration with all but its training stretched by what runs teach."""
+    if not lesson.runs:
+        return time
+    factor, tokens, s = lesson.factor, config.training.tokens, speed.tokens_per_second
+    steps = (tokens / s.high / 3600, tokens / s.mid / 3600, tokens / s.low / 3600)
+    whole = (time.hours.low, time.hours.mid, time.hours.high)
+    stretched = sorted(own + factor * (total - own) for own, total in zip(steps, whole, strict=True))
+    parts = time.expected
+    expected = replace(parts, **{name: factor * value for name, value in vars(parts).items() if name != "training"})
+    return replace(time, expected=expected, hours=Interval(*stretched))
 
 
 # --- choosing ------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Watch:
         self.lived = span(kept.get("lived"))
         self.unheard = span(kept.get("unheard"))
         self.fetched = span(kept.get("fetched"))
-        self.lease = kept.get("lease", "")
+        self.lease = kept["lease"] if isinstance(kept.get("lease"), str) else ""
         self.seq = kept.get("seq", -1)
         self.seq_at = span(kept.get("seq_at"))
         self.at = now
@@ -79,8 +79,9 @@ class Watch:
         if seen["lease"] != self.lease:
             self.lease, self.unheard = seen["lease"], 0.0
         if limits.get("seq", 0) != self.seq:
-            # The limits count from when they came.
-            self.seq, self.seq_at = limits.get("seq", 0), self.lived
+            # The first limits count from the boot, later ones from when they came.
+            self.seq = limits.get("seq", 0)
+            self.seq_at = self.lived if self.seq else 0.0
             if self.seq:
                 self.unheard = 0.0
         self.fetched = self.fetched + TICK_SECONDS if seen["done"] and seen["home"] else 0.0

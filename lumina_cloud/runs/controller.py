@@ -27,7 +27,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, ingest, metering, remembered, shipping
+from lumina_cloud.runs import conclude, drift, ingest, metering, remembered, shipping
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.observing import Observer
@@ -51,8 +51,6 @@ RENTED_POLL_SECONDS = 2.0
 METRICS_CHUNK = 1 << 20
 MAX_PROVIDER_FAILURES = 40
 CHECKPOINT_POLL_SECONDS = 10.0
-HOME_CHECKPOINT_BYTES = 4 << 30
-"""A larger checkpoint stays near the machine while it trains; it would take longer to fetch than to compute again."""
 PRICE_SLACK = Decimal("1.10")
 """Prices move between a plan and a create. One that moved further is another offer."""
 LEAST_RELIABILITY = 0.90
@@ -109,6 +107,7 @@ class Controller:
         if seen.box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
             with suppress(Unreachable):
                 self._read_progress(run, seen.box)
+                self._watch_for_drift(run_id, seen.rental)
                 self._bring_checkpoint_home(seen, seen.box)
             conclude.meter(self.context, run, seen.rental, seen.instance)
         return decision
@@ -342,7 +341,7 @@ class Controller:
         self._checkpoint_at[run.run_id] = now
         try:
             newest = results.newest_offered(box)
-            if newest is None or newest[0] == self._checkpoint_name.get(run.run_id) or newest[1] > HOME_CHECKPOINT_BYTES:
+            if newest is None or newest[0] == self._checkpoint_name.get(run.run_id):
                 return
             name = results.fetch_checkpoint(box, Path(run.folder))
         except Unreachable:
@@ -386,6 +385,37 @@ class Controller:
         with self.context.ledger.transaction() as tx:
             tx.update_run(run.run_id, progress=beat)
             tx.put_metrics(run.run_id, records)
+
+    def _watch_for_drift(self, run_id: str, rental: RentalRecord | None) -> None:
+        """Tell once of each way in which a run goes beyond its plan, and stop it where that was asked for."""
+        run = self._run(run_id)
+        if run.state != "training" or rental is None:
+            return
+        now, p = self.context.clock.now(), run.progress
+        found = drift.drift(
+            run.planned,
+            drift.Standing(
+                step=p.get("step", 0),
+                steps=p.get("steps", 0),
+                tokens=p.get("tokens", 0),
+                tokens_per_second=p.get("tokens_per_second", 0.0),
+                elapsed_seconds=(now - rental.intended_at).total_seconds(),
+                spent_usd=self.context.ledger.spent(run_id),
+                usd_per_hour=rental.usd_per_hour,
+            ),
+        )
+        told = {e.data.get("what") for e in self.context.ledger.events(run_id) if e.kind == "run.drifted"} if found else set()
+        new = tuple(d for d in found if d.kind not in told)
+        if not new:
+            return
+        stop = run.planned.get("on_drift") == "stop" and run.stop_requested_at is None
+        with self.context.ledger.transaction() as tx:
+            for d in new:
+                tx.add_event("run.drifted", run_id=run_id, what=d.kind, projected=d.projected, bound=d.bound)
+            if stop:
+                tx.update_run(run_id, stop_requested_at=now)
+                tx.add_event("run.stop_requested", run_id=run_id, why="drift")
+        self.context.reporter.said(run_id, f"drift: {drift.advice(new, run_id)}" + ("; stopping (--on-drift stop)" if stop else ""))
 
     # --- small things ---------------------------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ class Month:
         settings = Settings(folder / "home", folder / "home" / "config.toml", Decimal("0.05"))
         self._clients = {}
         self.session = Session(settings, self.ledger, self.time, self.provider)
-        self.context = Context(self.ledger, self.provider, None, self.time, folder / "home", "python")
+        self.context = Context(self.ledger, self.provider, None, self.time, folder / "home", "python", folder)
         self.folder = folder
 
     def provider(self, name):

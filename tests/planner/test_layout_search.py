@@ -46,7 +46,7 @@ def test_no_other_layout_that_fits_is_faster_by_more_than_the_tolerance(config, 
             assert chosen.fits, "a layout fits, and the search found none"
             speed = throughput(other, layout, on.gpu).tokens_per_second.mid
             # Once something fits without recomputing or offloading, larger ZeRO stages are not looked at.
-            assert chosen.throughput.tokens_per_second.mid >= 0.9 * speed
+            assert chosen.throughput.tokens_per_second.mid >= 0.8 * speed
 
 
 @given(workloads(), machines())

@@ -26,8 +26,9 @@ def test_it_converges_on_a_known_bias(figure, bias, seed):
     assert math.log(lesson.factor) == pytest.approx(bias, abs=noise + 0.03 * abs(bias) + 0.01)
 
 
-@given(FIGURE, BIAS, st.integers(3, 20), st.floats(1.0, 8.0), st.sampled_from([-1, 1]), st.integers(0, 999))
-def test_one_outlier_moves_nothing(figure, bias, n, far, sign, seed):  # noqa: PLR0917
+@given(FIGURE, BIAS, st.integers(3, 20), st.floats(1.0, 8.0) | st.floats(-8.0, -1.0), st.integers(0, 999))
+def test_one_outlier_moves_nothing(figure, bias, n, far, seed):
+    sign, far = math.copysign(1, far), abs(far)
     good = runs(n, figure, bias, LEAST_WIDTH[figure] / 10, seed)
     off = bias + sign * (far + 10 * LEAST_WIDTH[figure])
     outlier = Experience("RTX4090", "vastai", "dense", ((figure, off),))

@@ -70,7 +70,7 @@ def test_the_constants_in_the_package_are_those_of_the_command(rows):
     again = validation.fitted(rows)
     kept = speed_constants()
     for name in fitting.PRIORS:
-        assert getattr(again, name) == pytest.approx(getattr(kept, name), rel=0.01), "run: lumina accuracy --fit"
+        assert getattr(again, name) == pytest.approx(getattr(kept, name), rel=0.01), "run: lumina accuracy --physics --fit"
 
 
 def test_every_measurement_names_its_source():

@@ -90,7 +90,6 @@ def write(path, n_runs, n_points, seed):
         writer.flush()
         facts = _finish(connection, chain)
         connection.execute("COMMIT")
-        connection.execute("ANALYZE")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     mark.write(path, mark.Mark(facts["ledger"], int(facts["commits"])))
     return kept

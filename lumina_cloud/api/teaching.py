@@ -1,0 +1,126 @@
+"""What the ledger's finished runs teach the planner, and how plans turned out (`lumina accuracy`)."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from lumina_cloud.api import schema
+from lumina_cloud.core import untrusted
+from lumina_cloud.planner.learning import Experience, Figure, Lessons
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lumina_cloud.ledger import ChargeRecord, Ledger, RunRecord
+
+NEWEST = 400
+"""Runs that are looked at: what older ones would add is known by then."""
+SUSPECT = math.log(20)
+"""A figure further from the model than this factor is a fault of the measurement, not of the model: it never counts."""
+FIGURES = ("seconds", "usd", "peak_memory_gib", "tokens_per_second", "loss")
+
+
+def lessons(ledger: Ledger) -> Lessons:
+    """Return what finished runs teach. Raises LedgerError."""
+    runs = ledger.runs(("succeeded",), limit=NEWEST)
+    charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
+    return Lessons(experience(run, charges.get(run.run_id, [])) for run in runs)
+
+
+def experience(run: RunRecord, charges: Sequence[ChargeRecord]) -> Experience:
+    """Return what one finished run has to say: only figures that it measured itself and that can be true."""
+    ratios = []
+    for figure, measured, modelled in _measured(run, charges):
+        if measured is not None and modelled is not None and measured > 0 and modelled > 0:
+            ratio = math.log(measured / modelled)
+            if abs(ratio) < SUSPECT:
+                ratios.append((figure, ratio))
+    return Experience(run.gpu, run.provider, f"{run.model} {run.arch}", tuple(ratios))
+
+
+def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Figure, float | None, float | None]]:
+    """Return (figure, measured, modelled by physics alone)."""
+    result, modelled = run.result, run.planned.get("modelled", {})
+
+    def known(name: str, fallback: str) -> float | None:
+        value = modelled.get(name, run.planned.get(fallback, {}).get("mid"))
+        return untrusted.number(value, 0.0, 1e12)
+
+    speed, tokens = untrusted.number(result.get("tokens_per_second"), 0.0, 1e9), result.get("tokens")
+    overhead = None
+    if speed and tokens and len(charges) == 1:
+        # A run that was interrupted, or taken up again, has more in it than a plan foresees.
+        billed = (charges[0].until - charges[0].since).total_seconds()
+        overhead = max(0.0, billed - tokens / speed) / 3600
+    clean = not result.get("skipped_batches")
+    return [
+        ("tokens_per_second", speed, known("tokens_per_second", "tokens_per_second")),
+        ("memory", untrusted.number(result.get("peak_memory_gib"), 0.0, 1e5), known("memory", "peak_memory_gib")),
+        ("overhead", overhead, known("overhead", "")),
+        ("loss", untrusted.number(result.get("loss_last"), 0.0, 1e3) if clean else None, known("loss", "loss")),
+    ]
+
+
+# --- how plans turned out ------------------------------------------------------------------------------------------------
+
+
+def accuracy(ledger: Ledger) -> schema.AccuracyDocument:
+    """Return predicted against actual, per figure, over all finished runs, newest first. Raises LedgerError."""
+    runs = ledger.runs(("succeeded",))
+    charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
+    rows = [row for run in runs for row in _rows(run, charges.get(run.run_id, []))]
+    figures = [_summary(figure, [r for r in rows if r.figure == figure]) for figure in FIGURES]
+    return schema.AccuracyDocument(runs=len(runs), figures=[f for f in figures if f.runs], rows=rows)
+
+
+def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[schema.PredictedActual]:
+    counted = [c for c in charges if c.counted]
+    actual: dict[str, Any] = {
+        "seconds": sum((c.until - c.since).total_seconds() for c in counted if c.kind == "gpu") or None,
+        "usd": float(sum(c.usd for c in counted)) or None,
+        "peak_memory_gib": run.result.get("peak_memory_gib"),
+        "tokens_per_second": run.result.get("tokens_per_second"),
+        "loss": run.result.get("loss_last"),
+    }
+    out = []
+    for figure in FIGURES:
+        planned = run.planned.get(figure, {})
+        measured = untrusted.number(actual[figure], 0.0, 1e12)
+        try:
+            low, mid, high = (float(planned[name]) for name in ("low", "mid", "high"))
+        except (KeyError, TypeError, ValueError):
+            continue
+        if measured is None or mid <= 0:
+            continue
+        out.append(
+            schema.PredictedActual(
+                run=run.run_id,
+                model=run.model,
+                arch=run.arch,
+                gpu=run.gpu,
+                provider=run.provider,
+                figure=figure,
+                predicted=mid,
+                low=low,
+                high=high,
+                actual=measured,
+                ratio=measured / mid,
+                within=low <= measured <= high,
+                learned_from=measured > 0 and abs(math.log(measured / mid)) < SUSPECT,
+            )
+        )
+    return out
+
+
+def _summary(figure: str, rows: Sequence[schema.PredictedActual]) -> schema.AccuracyOfFigure:
+    if not rows:
+        return schema.AccuracyOfFigure(figure=figure, runs=0, median_ratio=1.0, median_error_percent=0.0, within_interval=0)
+    return schema.AccuracyOfFigure(
+        figure=figure,
+        runs=len(rows),
+        median_ratio=round(median(r.ratio for r in rows), 4),
+        median_error_percent=round(100 * median(abs(r.ratio - 1) for r in rows), 2),
+        within_interval=sum(r.within for r in rows),
+    )

@@ -1,0 +1,132 @@
+"""Decisions at the border: plan files, plans backwards, what finished runs teach, drift asked for, charts."""
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from lumina_cloud.api import sharing, teaching
+from lumina_cloud.api.launching import purpose_of
+from lumina_cloud.api.lumina import Lumina
+from lumina_cloud.api.planning import MachineFilter
+from lumina_cloud.api.turning import goal_of, hours_of
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.planner.learning import Experience, Lessons
+from lumina_cloud.planner.plan import plan
+from lumina_cloud.runs import workloads
+from lumina_cloud.runs.workloads import WorkloadRequest
+from tests.planner.conftest import machine
+from trainer.config import preset
+
+
+@pytest.fixture
+def lumina(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUMINA_HOME", str(tmp_path / "home"))
+    with Lumina() as opened:
+        yield opened
+
+
+REQUEST = WorkloadRequest("debug200m", ("dense", "mod"), tokens="50M")
+
+
+def test_the_rows_of_a_plan_mark_the_front(lumina):
+    rows = lumina.plan(REQUEST, MachineFilter(provider="vastai")).document.rows
+    points = {(Decimal(r.usd.mid), r.hours.mid) for r in rows if r.fits}
+    for r in rows:
+        mine = (Decimal(r.usd.mid), r.hours.mid)
+        beaten = any(p[0] <= mine[0] and p[1] <= mine[1] and p != mine for p in points)
+        assert r.front == (r.fits and not beaten)
+    assert any(r.front for r in rows)
+
+
+def test_a_plan_goes_through_a_file_and_comes_back_the_same(lumina, tmp_path):
+    planned = lumina.plan(REQUEST, MachineFilter(provider="vastai"))
+    file = tmp_path / "plan.toml"
+    sharing.save(file, REQUEST, planned.document)
+    shared = sharing.load(file)
+    again = lumina.plan(shared.request, shared.wanted)
+    best = again.plan.recommendation.row
+    was = planned.plan.recommendation.row
+    assert best.estimate.config == was.estimate.config
+    assert best.machine == was.machine
+    assert sharing.price_changes(shared, best) == ()
+    dearer = replace(best, machine=replace(best.machine, usd_per_hour=2 * best.machine.usd_per_hour))
+    (hour,) = (c for c in sharing.price_changes(shared, dearer) if "an hour" in c.what)
+    assert hour.percent == 100.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not = [toml", "not valid TOML"),
+        ("lumina_plan = 1", "is no plan"),
+        ("lumina_plan = 1\nplan = 'p'\nsurprise = 1", "is no plan"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused(tmp_path, text, said):
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        sharing.load(tmp_path / "x.toml")
+
+
+def test_a_budget_s_answer_planned_forwards_stays_within_it(lumina):
+    base = WorkloadRequest("debug200m", ("dense",))
+    document = lumina.plan_backwards(
+        base, None, MachineFilter(provider="vastai", gpu="RTX4090", count=1), goal_of(Decimal(20), "48h", None)
+    )
+    best = document.recommendation
+    assert Decimal(best.usd.high) <= 20
+    assert best.hours.high <= 48
+    first = document.backwards.answers[0]
+    assert (first.usd, first.hours) == (best.usd, best.hours)
+    assert lumina.ledger.plan(document.plan) is not None
+    none = lumina.plan_backwards(base, None, MachineFilter(provider="vastai"), goal_of(None, None, 1.2))
+    assert none.recommendation is None
+    assert "no way to a loss of 1.2 is known" in none.backwards.why_none
+
+
+def test_goals_are_read_as_people_write_them():
+    assert [hours_of(t) for t in ("48h", "2d", "90m", "3")] == [48, 48, 1.5, 3]
+    for text in ("soon", "0h", "-1h", ""):
+        with pytest.raises(UsageError, match="--deadline"):
+            hours_of(text)
+    with pytest.raises(UsageError, match="--budget"):
+        goal_of(Decimal(0), None, None)
+
+
+def test_finished_runs_move_an_estimate_and_without_them_it_stays():
+    card, config = machine("RTX4090"), preset("debug200m", "dense")
+    plain = plan([config], [card]).rows[0].estimate
+    ratios = (("tokens_per_second", math.log(0.8)), ("memory", math.log(1.1)), ("loss", math.log(1.02)))
+    runs = [Experience("RTX4090", "vastai", "debug200m dense", ratios)] * 30
+    taught = plan([config], [card], frozenset(), Lessons(runs)).rows[0].estimate
+    assert taught.tokens_per_second.mid == pytest.approx(0.8 * plain.tokens_per_second.mid, rel=0.02)
+    assert taught.basis == "measured"
+    assert taught.runs == 30
+    assert taught.usd.mid > plain.usd.mid
+    assert taught.memory_upper_gib <= taught.usable_memory_gib or not taught.fits
+    assert plan([config], [card], frozenset(), Lessons()).rows[0].estimate == plain
+
+
+def test_no_run_has_anything_to_say_in_an_empty_ledger(lumina):
+    assert len(teaching.lessons(lumina.ledger)) == 0
+    assert lumina.accuracy().rows == []
+
+
+def test_on_drift_is_tell_or_stop():
+    assert purpose_of(None, [], "stop").on_drift == "stop"
+    with pytest.raises(UsageError, match="--on-drift"):
+        purpose_of(None, [], "shout")
+
+
+def test_misfits_name_what_would_make_them_fit(lumina):
+    request = WorkloadRequest("b7", ("dense",))
+    document = lumina.plan(request, MachineFilter(gpu="A100-40GB-PCIe", count=1)).document
+    assert document.recommendation is None
+    (misfit,) = document.misfits
+    assert misfit.text.startswith("b7 dense on 1 x A100-40GB-PCIe does not fit: ")
+    assert misfit.remedies
+    assert all(r.memory_upper_gib <= misfit.usable_memory_gib for r in misfit.remedies)
+    assert any("published: b7 dense fits A100 40GB" in note for note in document.notes)
+    assert workloads.build(request).configs
