@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config import ConfigError, check, load
-from trainer.errors import Ended
+from trainer.errors import Ended, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +57,22 @@ def _micro_batch(text: str) -> str:
 def _train(options: argparse.Namespace) -> None:
     config = load(options.config)
     check(config)
+    from trainer.microbatch import too_much
     from trainer.train import Options, train
 
     # A worker that torchrun starts again goes on where the last checkpoint is.
     resume = options.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    train(config, options.out, Options(options.data, resume, options.micro_batch, options.store, options.init_from))
+    try:
+        train(config, options.out, Options(options.data, resume, options.micro_batch, options.store, options.init_from))
+    except OutOfMemory as error:
+        # Under torchrun the launcher starts all ranks again; the size that was too much is remembered for them.
+        if options.micro_batch != "auto" or "TORCHELASTIC_RUN_ID" in os.environ or too_much(options.out) <= 1:
+            raise
+        print(f"{error}; going on with less", flush=True)
+        again = [word for word in sys.argv[1:] if word != "--resume"]
+        # The group of one that this process made for itself is not the next one's.
+        kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        os.execve(sys.executable, [sys.executable, "-m", "trainer", *again, "--resume"], kept)  # noqa: S606 (no shell is the point)
 
 
 def _add_probe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from trainer.config import ConfigError
+from trainer import rendezvous
+from trainer.config import ConfigError, count_parameters
 from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
 
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def start_processes(device: str, *, timeout_seconds: float = 1800.0) -> tuple[int, int]:
+BUCKET = 100 * 1024 * 1024
+"""Numbers that ranks exchange at once, at most."""
+COLLECTIVE_SECONDS = 86_400.0
+"""Ranks wait this long for each other: one may prepare data for hours. A rank that hangs is found by `trainer.watch`, by name."""
+
+
+def start_processes(device: str) -> tuple[int, int]:
     """Join the process group and return rank and number of ranks; a process that nobody launched is a group of one.
 
     Under `torchrun` the rendezvous is in the environment.
@@ -45,7 +52,9 @@ def start_processes(device: str, *, timeout_seconds: float = 1800.0) -> tuple[in
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         # gloo stands beside nccl: what ranks tell each other between micro batches does not wait for the GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+        store, rank, world = rendezvous.join(COLLECTIVE_SECONDS)
+        backends, timeout = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timedelta(seconds=COLLECTIVE_SECONDS)
+        dist.init_process_group(backends, store=store, rank=rank, world_size=world, timeout=timeout)
     _deepspeed().init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
@@ -147,7 +156,10 @@ def _adamw_8bit(groups: list[dict[str, Any]], constants: dict[str, Any]) -> torc
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     """Return DeepSpeed's own configuration for a run (https://www.deepspeed.ai/docs/config-json)."""
     layout, training = config.layout, config.training
-    zero: dict[str, Any] = {"stage": layout.zero_stage}
+    # DeepSpeed takes the whole bucket at once, 500 million numbers by default: a gigabyte or two that a small model has no use for.
+    # It must be even; 1024 keeps pieces aligned.
+    bucket = min(BUCKET, -(-count_parameters(config.model).total // 1024) * 1024)
+    zero: dict[str, Any] = {"stage": layout.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     if layout.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.device == "cuda"}
     if layout.offload == "optimizer+parameters":

@@ -1,13 +1,15 @@
 """The largest micro batch that fits, found by trying.
 
-Each try is a process of its own for every rank: two whole steps on random tokens. Running out of memory there, on a GPU or on the host, or
-even being killed for it, costs this process nothing and leaves no fragments behind.
+Each try is a process of its own for every rank: two whole steps on random tokens, with a part of the memory left over. Running out of
+memory there, on a GPU or on the host, or even being killed for it, costs this process nothing and leaves no fragments behind. A run
+that runs out of memory all the same writes down what it had, and goes on with less.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import socket
@@ -29,19 +31,20 @@ if TYPE_CHECKING:
     from trainer.config import LayoutConfig, RunConfig
 
 TRY_SECONDS = 900.0
-HOST_SHARE = 0.8
-"""Of the free main memory, what all tries on a machine may take together where there is no GPU."""
+HOST_SHARE, GPU_SHARE = 0.8, 0.95
+"""Of the free main memory (where there is no GPU) and of a GPU's, what a try may take: training has checkpoints and evaluation beside."""
+TOO_MUCH = "micro-batch-too-much.json"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc", "MemoryError")
 
 
 def largest(
-    config: RunConfig, layout: LayoutConfig, place: Place, say: Callable[[str], None], tick: Callable[[], None] = lambda: None
+    config: RunConfig, layout: LayoutConfig, place: Place, say: Callable[[str], None], tick: Callable[[], None], *, limit: float
 ) -> int:
-    """Return the largest micro batch that divides the global batch and fits, tried from the layout's own on.
+    """Return the largest micro batch below `limit` that divides the global batch and fits, tried from the layout's own on.
 
     Raises OutOfMemory when not even the smallest fits, ConfigError when the ranks do not divide the global batch.
     """
-    sizes = divisors(config, layout)
+    sizes = [size for size in divisors(config, layout) if size < limit] or [1]
     at = max((i for i, size in enumerate(sizes) if size <= layout.micro_batch), default=0)
 
     def fits(size: int) -> bool:
@@ -51,6 +54,27 @@ def largest(
         return fitting
 
     return search(sizes, at, fits)
+
+
+def too_much(out: Path) -> float:
+    """Return the micro batch that an earlier start of the run in `out` had no memory for, infinity when there was none."""
+    try:
+        return float(json.loads((out / TOO_MUCH).read_text(encoding="utf-8"))["micro_batch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def remember_too_much(out: Path, micro_batch: int) -> None:
+    """Write down that training ran out of memory with a micro batch."""
+    (out / TOO_MUCH).write_text(json.dumps({"micro_batch": micro_batch}), encoding="utf-8")
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a GPU or of the host."""
+    import torch
+
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def divisors(config: RunConfig, layout: LayoutConfig) -> list[int]:
@@ -144,6 +168,8 @@ def probe(config: RunConfig) -> None:
     from trainer.reports import peak_memory_gib
 
     engine.start_processes(config.device)
+    if config.device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(GPU_SHARE)
     try:
         ds = engine.build(config)
         shape = (config.layout.micro_batch, config.training.seq_len)
@@ -153,12 +179,10 @@ def probe(config: RunConfig) -> None:
             loss, auxiliary, *_rest = ds(tokens, tokens)
             ds.backward(loss + auxiliary)
             ds.step()
-            float(loss)
+            float(loss.detach())
             seconds = time.monotonic() - started
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error)) from error
-    except RuntimeError as error:
-        if any(words in str(error) for words in _NO_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        if is_no_memory(error):
             raise OutOfMemory(str(error)) from error
         raise
     print(json.dumps({"peak_memory_gib": peak_memory_gib(config.device), "step_seconds": seconds}), flush=True)
@@ -174,6 +198,6 @@ def _limit_host_memory(processes: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = int(free * HOST_SHARE / processes)
     if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
+        limit = min(limit, int(soft * HOST_SHARE))
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

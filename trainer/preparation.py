@@ -34,7 +34,8 @@ def ready(config: RunConfig, out: Path, place: Place, watch: Watch, reports: Rep
 
     if place.rank == 0:
         _prepared(config, out, tick, reports)
-    barrier()
+    with watch.patient("waiting for rank 0 to prepare the data"):
+        barrier()
     source = sources.fetched(config.data.source, out)
     folder = Path(source) if shards.is_prepared(Path(source)) else out / "shards"
     index = shards.read(folder)

@@ -33,7 +33,7 @@ class Reports:
     """Files and lines of one run. Only rank 0 writes."""
 
     def __init__(self, out: Path, config: RunConfig, *, writes: bool, trackers: tuple[Tracker, ...] = ()) -> None:
-        self._out, self._writes, self._trackers = out, writes, trackers
+        self.out, self._writes, self._trackers = out, writes, trackers
         self._steps, self._plan = config.training.steps, config.plan
         self._flops_per_token = count_flops(config.model, config.training.seq_len).train
         self._beat: dict[str, Any] = {"phase": "preparing", "step": 0, "steps": self._steps, "tokens": 0}
@@ -65,7 +65,7 @@ class Reports:
         self._beat.update(figures)
         if self._writes and time.monotonic() - self._beat_at >= HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
-            write_json(self._out / "heartbeat.json", {**self._beat, "at": _stamp(datetime.now(UTC))})
+            write_json(self.out / "heartbeat.json", {**self._beat, "at": _stamp(datetime.now(UTC))})
 
     def step(self, figures: dict[str, Any]) -> None:
         """Tell of one optimizer step."""
@@ -112,11 +112,6 @@ class Reports:
             self._line.say(text)
         else:
             print(text, flush=True)
-
-    def ended(self, code: int, reason: str, message: str) -> None:
-        """Write down how the run ended: under a launcher the exit code is the launcher's, not ours."""
-        if self._writes:
-            write_json(self._out / "ended.json", {"code": code, "reason": reason, "message": message})
 
     def close(self) -> None:
         """Finish what is open."""
@@ -171,6 +166,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(path)
+
+
+def write_ended(out: Path, code: int, reason: str, message: str) -> None:
+    """Write down how a run ended: under a launcher the exit code is the launcher's, not ours. On a full disk it is only said."""
+    try:
+        write_json(out / "ended.json", {"code": code, "reason": reason, "message": message})
+    except OSError as unwritable:
+        print(f"ended.json cannot be written: {unwritable}", flush=True)
 
 
 def peak_memory_gib(device: str) -> float:

@@ -66,12 +66,11 @@ def restore(job: Job, found: Path, state: dict[str, Any]) -> None:
 def save(job: Job) -> None:
     """Begin a checkpoint: copied now, written beside the training where main memory holds the copy."""
     job.reports.phase("saving")
-    job.watch.beat(f"saving step {job.step}")
-    if job.writer.busy:
+    with job.watch.patient(f"saving step {job.step}"):
         job.writer.finish()
-    background = 1.5 * pieces.size(job.engine) < _free_memory()
-    tensors = pieces.snapshot(job.engine, job.place.rank, job.place.world) | _random_states(job.place.rank)
-    job.writer.begin(job.step, tensors, _state(job), background=background, beside=_beside(job))
+        background = 1.5 * pieces.size(job.engine) < _free_memory()
+        tensors = pieces.snapshot(job.engine, job.place.rank, job.place.world) | _random_states(job.place.rank)
+        job.writer.begin(job.step, tensors, _state(job), background=background, beside=_beside(job))
     job.reports.phase("training")
 
 

@@ -13,11 +13,11 @@ import torch.distributed as dist
 
 from trainer import checkpoint, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
 from trainer.batches import Loader, Windows
-from trainer.config import check, with_layout
+from trainer.config import check, load, with_layout
 from trainer.errors import CannotWrite, Ended, LossNotFinite, OutOfMemory, Stopped
 from trainer.job import Job
 from trainer.model import balance_experts, routing_figures
-from trainer.reports import Reports, peak_memory_gib, write_json
+from trainer.reports import Reports, peak_memory_gib, write_ended, write_json
 from trainer.sample import sample
 from trainer.schedule import learning_rate
 from trainer.spikes import Losses
@@ -53,54 +53,55 @@ def train(config: RunConfig, out: Path, options: Options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "ended.json").unlink(missing_ok=True)
     training = config.training
-    ended: list[Reports] = []
     watch = Watch(
         out,
         engine.rank_of_environment(),
         stop_seconds=training.stop_seconds,
         stuck_seconds=training.stuck_seconds,
-        report=lambda message, code, reason: [r.ended(code, reason, message) for r in ended] and None,
+        report=lambda message, code, reason: write_ended(out, code, reason, message),
     )
     watch.start()
-    # Collectives give up after the watch would have: it names the rank that hangs, they do not.
-    rank, world = engine.start_processes(config.device, timeout_seconds=2 * training.stuck_seconds)
+    rank, world = engine.start_processes(config.device)
     watch.world = world
     reports = Reports(out, config, writes=rank == 0, trackers=trackers.build(config, out) if rank == 0 else ())
-    ended.append(reports)
     try:
         _train(config, out, options, place=checkpoint.Place(rank, world), watch=watch, reports=reports)
-    except OSError as error:
-        failed = CannotWrite(f"cannot write below {out}: {error}")
-        reports_safely(reports, failed)
-        raise failed from error
-    except torch.OutOfMemoryError as error:
-        full = OutOfMemory(f"out of memory at micro batch {config.layout.micro_batch}: --micro-batch auto tries which fits ({error})")
-        reports_safely(reports, full)
-        raise full from error
     except Ended as error:
-        reports_safely(reports, error)
+        write_ended(out, error.code, error.reason, str(error))
         raise
+    except (OSError, RuntimeError, MemoryError) as error:
+        failed = _named(error, out)
+        if failed is None:
+            raise
+        write_ended(out, failed.code, failed.reason, str(failed))
+        raise failed from error
     else:
-        reports.ended(0, "finished", "")
+        if rank == 0:
+            write_ended(out, 0, "finished", "")
     finally:
         reports.close()
         watch.end()
 
 
-def reports_safely(reports: Reports, error: Ended) -> None:
-    """Write down how a run ended, on a full disk too as far as it goes."""
-    try:
-        reports.ended(error.code, error.reason, str(error))
-    except OSError as unwritable:
-        print(f"ended.json cannot be written: {unwritable}", flush=True)
+def _named(error: Exception, out: Path) -> Ended | None:
+    """Return what an error of the system means for the run, None for one that is a fault of the program."""
+    if microbatch.is_no_memory(error):
+        micro_batch = load(out / "run.json").layout.micro_batch if (out / "run.json").is_file() else 0
+        if micro_batch > 1:
+            microbatch.remember_too_much(out, micro_batch)
+        return OutOfMemory(f"out of memory at micro batch {micro_batch}: --micro-batch auto tries which fits ({error})")
+    if isinstance(error, OSError):
+        return CannotWrite(f"cannot write below {out}: {error}")
+    return None
 
 
 def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.Place, watch: Watch, reports: Reports) -> None:
     reports.phase("preparing")
     store = Store(options.store, keep=config.training.keep_last) if options.store and place.rank == 0 else None
-    if options.resume and store is not None:
-        store.pull(out)
-    checkpoint.barrier()
+    with watch.patient("fetching from the store"):
+        if options.resume and store is not None:
+            store.pull(out)
+        checkpoint.barrier()
     if options.data is not None:
         config = replace(config, data=replace(config.data, source=options.data))
     if options.init_from is not None:
@@ -108,7 +109,9 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     if config.init_from is not None and place.rank == 0:
         # Its tokenizer goes with it: the weights know no other.
         weights.put_beside(Path(config.init_from), out)
-    config = _laid_out(config, options, place, reports)
+    config = _laid_out(config, options, place, reports, watch)
+    if place.rank == 0:
+        (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     folder, index, tokenizer = preparation.ready(config, out, place, watch, reports)
     found = resuming.newest(out, place, reports) if options.resume else None
     if options.resume and found is None:
@@ -135,8 +138,6 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
         losses=Losses(config.training.spike_nats),
     )
     del full
-    if place.rank == 0:
-        (out / "run.json").write_text(config.to_json(), encoding="utf-8")
     if found is not None and state is not None:
         resuming.restore(job, found, state)
     reports.begin(job.step)
@@ -158,11 +159,19 @@ def _uploads(store: Store, out: Path) -> Any:
     return upload
 
 
-def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, reports: Reports) -> RunConfig:
+def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, reports: Reports, watch: Watch) -> RunConfig:
     """Return the configuration on as many ranks as there are, with the micro batch that was asked for or fits."""
+
+    def tick() -> None:
+        reports.alive()
+        if watch.stop_asked:
+            raise Stopped("stopped before the first step: nothing was trained yet")
+
     layout = replace(config.layout, n_gpus=place.world)
     if options.micro_batch == "auto":
-        layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick=reports.alive))
+        limit = microbatch.too_much(reports.out)
+        with watch.patient("trying micro batches"):
+            layout = replace(layout, micro_batch=microbatch.largest(config, layout, place, reports.say, tick, limit=limit))
     elif options.micro_batch is not None:
         layout = replace(layout, micro_batch=int(options.micro_batch))
     if layout == config.layout:
@@ -214,8 +223,9 @@ def _steps(job: Job) -> None:
 
 
 def _stop(job: Job, *, kept: int) -> None:
-    job.writer.finish()
-    checkpoint.barrier()
+    with job.watch.patient("saving"):
+        job.writer.finish()
+        checkpoint.barrier()
     if job.writer.unstored is not None:
         raise job.writer.unstored
     what = "a checkpoint was written" if kept else "nothing was trained yet"
@@ -249,6 +259,7 @@ def _one_step(job: Job) -> tuple[float, int] | None:
     if trace is not None and config.model.balance_bias_rate:
         balance_experts(ds.module, _mean_loads(trace, job.place.world))
     job.step += 1
+    job.watch.has_trained = True
     _remember_routing(job, trace)
     return float(total), used
 
@@ -382,15 +393,15 @@ def _finish(job: Job, store: Store | None) -> None:
     prompt = "def " if job.config.data.source == "stdlib" else "The "
     text = sample(model, job.tokenizer, prompt, new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=job.config.training.seed)
     job.reports.phase("saving")
-    job.watch.beat("saving the results")
-    job.writer.finish()
-    checkpoint.barrier()
-    if job.place.rank == 0:
-        result.save_weights(job)
-        write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
-        if store is not None:
-            if job.writer.unstored is not None:
-                store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
-            store.push_results(job.out)
+    with job.watch.patient("saving the results"):
+        job.writer.finish()
+        checkpoint.barrier()
+        if job.place.rank == 0:
+            result.save_weights(job)
+            write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
+            if store is not None:
+                if job.writer.unstored is not None:
+                    store.push(job.out / "checkpoints" / f"step-{job.step:06d}")
+                store.push_results(job.out)
     job.reports.say(f"validation loss {loss_last:.3f} after {job.step} steps (before: {job.loss_first:.3f})")
     job.reports.phase("done", loss=loss_last)

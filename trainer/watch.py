@@ -13,15 +13,19 @@ import socket
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import Stopped, Stuck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BEAT_SECONDS = 1.0
+IDLE_STOP_SECONDS = 10.0
+"""How long a stop may take while there is nothing new to keep: before the first step, in a rendezvous that hangs."""
+ENDED = "ended"
 
 
 class Watch:
@@ -35,6 +39,10 @@ class Watch:
         self._asked = 0
         self._seen: dict[int, tuple[str, float]] = {}
         self._mine, self._told = "starting", ""
+        self.has_trained = False
+        """Whether a step was done that a stop should keep."""
+        self._patient = 0
+        self._ticks = 0
         self._stopped_watching = threading.Event()
         self._inbox: socket.socket | None = None
         self._lock = threading.Lock()
@@ -52,8 +60,19 @@ class Watch:
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def end(self) -> None:
-        """Stop watching: the run is over, or the process is about to be replaced."""
+        """Stop watching: the run is over. The other ranks are told that silence is no hang any more."""
         self._stopped_watching.set()
+        self._write(ENDED)
+
+    @contextmanager
+    def patient(self, where: str) -> Iterator[None]:
+        """Count as alive while something long is going on that gives no signs: another rank's work, a transfer, a file being written."""
+        self.beat(where)
+        self._patient += 1
+        try:
+            yield
+        finally:
+            self._patient -= 1
 
     @property
     def stop_asked(self) -> bool:
@@ -90,11 +109,14 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
-        if self._mine != self._told:
-            self._told = self._mine
-            self._write(self._told)
-        if self._asked_at is not None and time.monotonic() - self._asked_at > self._stop_seconds:
-            self._leave(f"stopped: no checkpoint could be completed within {self._stop_seconds:g} s; the one before it stands", Stopped)
+        self._ticks += 1
+        mine = f"{self._mine} (still, {self._ticks})" if self._patient else self._mine
+        if mine != self._told:
+            self._told = mine
+            self._write(mine)
+        limit = self._stop_seconds if self.has_trained else min(self._stop_seconds, IDLE_STOP_SECONDS)
+        if self._asked_at is not None and time.monotonic() - self._asked_at > limit:
+            self._leave(f"stopped: no checkpoint could be completed within {limit:g} s; the one before it stands", Stopped)
         if self._asked >= 3:
             self._leave("stopped at once: asked three times; the last complete checkpoint stands", Stopped)
         stuck = self._stuck()
@@ -106,7 +128,9 @@ class Watch:
         places = {rank: self._place_of(rank) for rank in range(self.world)}
         now = time.monotonic()
         for rank, where in places.items():
-            if where is not None and self._seen.get(rank, ("", 0.0))[0] != where:
+            if where is not None and where.startswith(ENDED):
+                self._seen.pop(rank, None)
+            elif where is not None and self._seen.get(rank, ("", 0.0))[0] != where:
                 self._seen[rank] = (where, now)
         silent = {rank: now - at for rank, (_, at) in self._seen.items() if now - at > self._stuck_seconds}
         if not silent:
@@ -120,7 +144,7 @@ class Watch:
 
     def _place_of(self, rank: int) -> str | None:
         if rank == self._rank:
-            return self._mine
+            return self._told
         try:
             parsed: dict[str, Any] = json.loads((self._folder / f"rank-{rank:05d}.json").read_text(encoding="utf-8"))
             return f"{parsed['where']} ({parsed['pid']})"

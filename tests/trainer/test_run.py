@@ -180,7 +180,7 @@ def test_a_stop_that_hangs_ends_in_the_stated_time(tmp_path):
 
 def test_a_stuck_rank_is_found_and_ends_the_run(tmp_path, corpus):
     path, out = written(tiny(steps=4000, stuck_seconds=20.0), tmp_path), tmp_path / "out"
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainer", "train"]
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--shutdown-timeout=5", "-m", "trainer", "train"]
     argv += ["--config", path, "--out", out, "--data", corpus]
     process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     wait_for(lambda: (out / "metrics.jsonl").is_file() and len((out / "metrics.jsonl").read_bytes().splitlines()) > 3)
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_kept(tmp_path, cor
 def test_a_batch_that_spikes_is_left_out_and_counted(tmp_path, corpus, stage):
     """Documents of characters that occur nowhere else: after a while their loss is far above the others'."""
     lines = corpus.read_text().splitlines()
-    lines.insert(len(lines) // 2, json.dumps({"text": "".join(chr(0x4E00 + 7 * i) for i in range(400))}))
+    lines.insert(40, json.dumps({"text": "".join(chr(0x4E00 + 7 * i) for i in range(400))}))
     (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
     config = tiny("mod", steps=140, on_bad_loss="skip", spike_nats=1.5, lr=1e-2, zero_stage=stage)
     done = trainer("train", "--config", written(config, tmp_path), "--out", tmp_path / "out", "--data", tmp_path / "mixed.jsonl")
@@ -244,7 +244,7 @@ def test_the_micro_batch_is_the_largest_that_fits(tmp_path, corpus):
     gib = 1 << 30
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_DATA, (int(2.2 * gib), int(2.2 * gib)))
+        resource.setrlimit(resource.RLIMIT_DATA, (gib, gib))
 
     arguments = ("train", "--config", written(config, tmp_path), "--out", tmp_path / "out", "--data", corpus)
     done = trainer(*arguments, "--micro-batch", "auto", preexec_fn=limited)

@@ -49,13 +49,14 @@ def test_a_tiny_study_from_end_to_end_and_goes_on_where_it_was(tmp_path, monkeyp
             done.set_result(work(*arguments))
             return done
 
-    small = {"TOKENS": 20 * 4 * 16, "BATCH": 4, "SEQ_LEN": 16, "LEARNING_RATES": (1e-3, 2e-3), "SEEDS": (0, 1), "EVALUATION_WINDOWS": 8}
+    small = {"TOKENS": 20 * 4 * 16, "BATCH": 4, "SEQ_LEN": 16, "LEARNING_RATES": (1e-3, 2e-3), "SEEDS": (0, 1), "EVALUATION_WINDOWS": 4}
     for name, value in small.items():
         monkeypatch.setattr(study, name, value)
         if hasattr(study_page, name):
             monkeypatch.setattr(study_page, name, value)
     model = study.Variant.model
     monkeypatch.setattr(study.Variant, "model", lambda self: replace(model(self), d_model=32, d_ff=64, d_expert=32, n_layers=2))
+    monkeypatch.setattr(study, "EVALUATIONS", 2)
     monkeypatch.setattr(study, "ProcessPoolExecutor", Here)
     said = []
     found = study.study(tmp_path / "runs", said.append)
