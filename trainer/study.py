@@ -3,7 +3,8 @@
 Dense, MoE, and MoD and hybrid in both recipes. The learning rate comes from a grid of three on one seed, for each variant by itself; then
 three seeds at equal tokens, at equal FLOPs and at equal time as the dense model takes. Every run has a whole schedule of its own: none is
 a longer one cut off. The loss is the causal one on a fixed split. A plain loop, no engine: one thread a run, as many runs at once as
-there are cores. Each run is kept as a JSON file as it ends, so a study that is interrupted goes on.
+there are cores; seconds are those of the process's own work on a core, so that a busy machine changes little. Each run is kept as a
+JSON file as it ends, so a study that is interrupted goes on.
 """
 
 from __future__ import annotations
@@ -203,12 +204,12 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
     per_token, seconds, curve = count_flops(config, SEQ_LEN).train, 0.0, []
     turns = {round((i + 1) * training.steps / EVALUATIONS) for i in range(EVALUATIONS)}
     for step in range(training.steps):
-        started = time.perf_counter()
+        started = time.process_time()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
         inputs, targets = windows.batch([order[step * BATCH + row] for row in range(BATCH)])
         _one_step(model, optimizer, inputs, targets, training.grad_clip)
-        seconds += time.perf_counter() - started
+        seconds += time.process_time() - started
         if step + 1 in turns:
             tokens = (step + 1) * BATCH * SEQ_LEN
             curve.append({"tokens": tokens, "flops": tokens * per_token, "seconds": seconds, "loss": _loss(model, held_out, causal=True)})
