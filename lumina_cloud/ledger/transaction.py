@@ -239,8 +239,11 @@ class Transaction:
         self._connection.execute(insert(table(type(record))).values(to_row(record)))
 
     def _replace(self, record: Any) -> bool:
-        where = self._where(type(record), [getattr(record, name) for name in KEYS[type(record)]])
-        return self._connection.execute(update(table(type(record))).where(*where).values(to_row(record))).rowcount == 1
+        keys = KEYS[type(record)]
+        where = self._where(type(record), [getattr(record, name) for name in keys])
+        # A key that is set, even to what it is, lets SQLite look through every table that refers to it.
+        values = {name: value for name, value in to_row(record).items() if name not in keys}
+        return self._connection.execute(update(table(type(record))).where(*where).values(values)).rowcount == 1
 
     def _put(self, record: Any) -> None:
         if not self._replace(record):

@@ -1,6 +1,12 @@
 """`status`, `costs` and `launch` walk indexes, whatever the size of the ledger: SQLite is asked how it would run each of their queries."""
 
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
 import pytest
+from sqlalchemy import event
 
 from lumina_cloud.api.launching import Limits
 from lumina_cloud.api.lumina import COST_KEYS, Lumina
@@ -9,11 +15,19 @@ from lumina_cloud.runs.workloads import WorkloadRequest
 from tests.ledger.torture import a_full_ledger
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The folder of a ledger of 60 runs, which is copied and never opened."""
+    folder = tmp_path_factory.mktemp("full") / "home"
+    a_full_ledger(folder, runs=60)
+    return folder
+
+
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def asked(full, tmp_path, monkeypatch):
     """A command's ledger, and the queries that it was asked."""
     monkeypatch.setenv("LUMINA_HOME", str(tmp_path / "home"))
-    a_full_ledger(tmp_path / "home", runs=60)
+    shutil.copytree(full, tmp_path / "home")
     queries = []
     with Lumina() as lumina:
         read = lumina.ledger.database.rows
@@ -68,3 +82,30 @@ def test_the_test_itself_sees_a_scan(asked):
     lumina, queries = asked
     lumina.ledger.database.rows("SELECT * FROM charges WHERE usd_micros > 5")
     assert scans(lumina, queries)
+
+
+def test_a_change_of_a_row_opens_no_table_that_refers_to_it(asked):
+    """To set the key of a run or a rental, even to what it is, makes SQLite look for its children: in all charges and events there are."""
+    lumina, _queries = asked
+    written = []
+
+    @event.listens_for(lumina.ledger.database.engine, "before_cursor_execute")
+    def seen(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("UPDATE"):
+            written.append((statement, parameters))
+
+    with lumina.ledger.transaction() as tx:
+        tx.update_run("run-7", state="finishing", reason="finished")
+        tx.update_rental("run-7-1", state="ended")
+        charge = tx.charges("run-7")[0]
+        tx.put_charge(replace(charge, counted=False))
+    changed = {statement.split()[1] for statement, _parameters in written}
+    assert changed >= {"runs", "rentals", "charges"}
+    children = {"runs": {"rentals", "charges", "events", "artifacts", "curves"}, "rentals": {"charges", "events"}}
+    with closing(sqlite3.connect(lumina.ledger.database.path)) as own:
+        own.execute("PRAGMA foreign_keys=ON")
+        roots = dict(own.execute("SELECT rootpage, tbl_name FROM sqlite_master WHERE rootpage > 0"))
+        for statement, parameters in written:
+            steps = own.execute(f"EXPLAIN {statement}", parameters).fetchall()
+            opened = {roots.get(step[3]) for step in steps if step[1] in ("OpenRead", "OpenWrite", "ReopenIdx")}
+            assert not opened & children.get(statement.split()[1], set()), (statement, opened)
