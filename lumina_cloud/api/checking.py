@@ -17,7 +17,7 @@ from lumina_cloud.api import schema
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import CredentialsError, NotFound, ProviderError, RefusedError, UsageError
-from lumina_cloud.runs.billing import billed_charge
+from lumina_cloud.runs.billing import TWIN, billed_charge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,13 +82,18 @@ def first_day(text: str | None, now: datetime) -> datetime:
 # --- one rental ----------------------------------------------------------------------------------------------------------
 
 
-def compare(rental: RentalRecord, metered: Metered | None, bill: Sequence[Charge], now: datetime) -> list[Line]:
-    """Return the lines of one rental: its machine's time, then what the provider bills beside it."""
+def compare(
+    rental: RentalRecord, metered: Metered | None, bill: Sequence[Charge], now: datetime, disk_usd_per_hour: Decimal | None = None
+) -> list[Line]:
+    """Return the lines of one rental: its machine's time, then what the provider bills beside it.
+
+    `disk_usd_per_hour` is the most that the offer said its disk costs, None where it said nothing.
+    """
     time_lines = [c for c in bill if c.kind == "gpu"]
     lines = [_time_line(rental, metered, time_lines, bill, now)] if metered is not None or time_lines else []
     beside = sorted((c for c in bill if c.kind != "gpu"), key=lambda c: c.kind)
     for kind, charges in groupby(beside, key=lambda c: c.kind):
-        lines.append(_beside(kind, list(charges)))
+        lines.append(_beside(rental, metered, kind, list(charges), disk_usd_per_hour))
     return lines
 
 
@@ -216,11 +221,26 @@ class _Difference:
         return f"not billed for {_span(pause)} in which the machine booted or was stopped"
 
 
-def _beside(kind: str, charges: Sequence[Charge]) -> Line:
+def _beside(rental: RentalRecord, metered: Metered | None, kind: str, charges: Sequence[Charge], disk_usd_per_hour: Decimal | None) -> Line:
     usd = sum((c.usd for c in charges), Decimal(0))
     since, until = min(c.since for c in charges), max(c.until for c in charges)
-    words = {"storage": "the disk", "traffic": "data in and out"}.get(kind, "what the provider calls other")
-    return Line(kind, None, usd, "explained", f"{words}, billed beside the machine's time, {iso(since)} to {iso(until)}")
+    interval = f"{iso(since)} to {iso(until)}"
+    if kind == "traffic":
+        return Line(kind, None, usd, "explained", f"data in and out, billed beside the machine's time, {interval}")
+    if kind != "storage":
+        tiny = abs(usd) <= _MICRO * len(charges)
+        why = "what the provider's own rounding leaves" if tiny else f"{rental.provider} says not what it is for"
+        return Line(kind, None, usd, "explained" if tiny else "unexplained", f"{why}, {interval}")
+    # A disk of its own price is part of the whole machine's price, and lives no longer than the machine was ours.
+    ours = None if metered is None else (rental.ended_at or until) - metered.since + 2 * EDGES
+    whole = rental.usd_per_hour if metered is None else metered.usd_per_hour
+    price = whole if disk_usd_per_hour is None else disk_usd_per_hour
+    most = price / 3600 * _seconds(max(ours or until - since, SECOND)) + _MICRO * (len(charges) + 1)
+    if abs(usd) <= most:
+        return Line(kind, None, usd, "explained", f"the disk, billed beside the machine's time, {interval}")
+    of_what = "the whole machine" if disk_usd_per_hour is None else "the disk"
+    why = f"the disk costs more than {of_what} at {money.text(price)} an hour comes to ({money.show(most)}), {interval}"
+    return Line(kind, None, usd, "unexplained", why)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------------
@@ -235,7 +255,18 @@ def check(session: Session, since: datetime) -> schema.CheckDocument:
             lines += _check_provider(session, name, since, notes)
         except (CredentialsError, RefusedError, ProviderError) as error:
             notes.append(f"{name} could not be asked: {error.message}")
+            lines += _unasked(session, name, since, error.message)
     return _document(since, lines, notes)
+
+
+def _unasked(session: Session, name: str, since: datetime, why: str) -> list[schema.CheckLine]:
+    """Return a line for each rental whose provider did not answer: what was not compared is not called equal."""
+    lines = []
+    for rental in session.ledger.rentals_since(name, since):
+        metered = _metered(session, rental)
+        line = Line("gpu", None if metered is None else metered.usd, None, "waiting", f"{name} could not be asked: {why}")
+        lines.append(_check_line(name, rental, rental.instance_id, line))
+    return lines
 
 
 def providers_of(session: Session) -> list[str]:
@@ -255,13 +286,37 @@ def _check_provider(session: Session, name: str, since: datetime, notes: list[st
     bill = [c for c in charges(since) if c.until > since]
     lines = []
     by_instance = {r.instance_id: r for r in rentals if r.instance_id is not None}
+    twin_of = {str(e.data["instance"]): e.rental_id for e in session.ledger.events_of(TWIN, since)}
     now = session.clock.now()
     for instance_id, rental in by_instance.items():
         mine = [c for c in bill if c.instance_id == instance_id]
-        compared = compare(rental, _metered(session, rental), mine, now)
+        twins = [c for c in bill if twin_of.get(c.instance_id) == rental.rental_id]
+        disk = _disk_price(session, rental) if any(c.kind == "storage" for c in mine) else None
+        compared = compare(rental, _metered(session, rental), mine, now, disk)
         lines += [_check_line(name, rental, instance_id, line) for line in compared]
-        _record(session, rental, mine, compared, now)
-    lines += _strangers(session, name, [c for c in bill if c.instance_id not in by_instance])
+        lines += _of_twins(name, rental, twins)
+        _record(session, rental, [*mine, *twins], compared, now)
+    known = {*by_instance, *(twin for twin, rental_id in twin_of.items() if rental_id in {r.rental_id for r in by_instance.values()})}
+    lines += _strangers(session, name, [c for c in bill if c.instance_id not in known])
+    return lines
+
+
+def _disk_price(session: Session, rental: RentalRecord) -> Decimal | None:
+    """Return the most that a rental's disk costs an hour by the offer that was taken, None where it said nothing."""
+    for event in session.ledger.events(rental.run_id):
+        if event.kind == "rental.intended" and event.rental_id == rental.rental_id:
+            text = event.data.get("disk_usd_per_hour")
+            return None if text is None else Decimal(str(text))
+    return None
+
+
+def _of_twins(name: str, rental: RentalRecord, bill: Sequence[Charge]) -> list[schema.CheckLine]:
+    """Return a line for each other machine that one create of ours made: it is known, and the rental pays for it."""
+    lines = []
+    for instance_id, charges in groupby(sorted(bill, key=lambda c: c.instance_id), key=lambda c: c.instance_id):
+        usd = sum((c.usd for c in charges), Decimal(0))
+        why = "a second machine that one create made; it was ended when it was seen, and this rental pays for it"
+        lines.append(_check_line(name, rental, instance_id, Line("gpu", None, usd, "explained", why)))
     return lines
 
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from lumina_cloud.core.clock import Clock
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
-KNOWN = ("0001", "0002", "0003", "0004")
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that this version can migrate from."""
 
 BUSY_SECONDS = 30.0

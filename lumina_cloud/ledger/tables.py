@@ -196,6 +196,7 @@ class Event(Base):
     """Something that happened. Triggers refuse to change or to remove a row; each row's seal covers that of the row before it."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_kind_at", "kind", "at"),)
     event_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     previous: Mapped[str] = mapped_column(String(16))
     at: Mapped[datetime]

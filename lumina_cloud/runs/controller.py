@@ -187,8 +187,15 @@ class Controller:
         )
         with self.context.ledger.transaction() as tx:
             tx.add_rental(rental)
+            disk = offer.usd_per_hour_stopped
             tx.add_event(
-                "rental.intended", run_id=run.run_id, rental_id=rental.rental_id, tag=rental.tag, machine=offer.machine_id, gpu=offer.gpu
+                "rental.intended",
+                run_id=run.run_id,
+                rental_id=rental.rental_id,
+                tag=rental.tag,
+                machine=offer.machine_id,
+                gpu=offer.gpu,
+                disk_usd_per_hour=None if disk is None else money.text(disk),
             )
 
     def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:

@@ -19,6 +19,7 @@ from lumina_cloud.api.checking import Metered, compare
 from lumina_cloud.api.session import Session
 from lumina_cloud.api.settings import Settings
 from lumina_cloud.core import money
+from lumina_cloud.core.errors import NotFound
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.ledger.verifying import verify
 from lumina_cloud.runs import conclude
@@ -27,6 +28,7 @@ from providers import registry
 from providers.contract import Charge, LaunchSpec, OfferQuery
 from providers.emulator.clock import VirtualClock
 from providers.emulator.emulator import Emulator
+from providers.emulator.faults import Armed
 from providers.emulator.switches import Options
 from providers.emulator.wire import Request
 from tests.ledger.conftest import a_rental, a_run
@@ -205,7 +207,11 @@ class Month:
 
     def end(self, run, rental):
         """Terminate until it is gone, as the conclusion of a run does, and close the rental."""
-        known = self.meter(run, rental)
+        try:
+            known = self.meter(run, rental)
+        except NotFound:
+            # It was taken away, and its provider remembers it no more.
+            known = None
         conclude._terminate(self.context, run, replace(rental, state="ready"), known)
 
 
@@ -229,7 +235,7 @@ def test_of_a_month_on_three_clouds_every_line_is_equal_or_explained(month):
             month.meter(run, rental)
         if name == "vastai" and n % 2 == 0:
             traffic(month, rental, chance.randrange(10**9, 4 * 10**10))
-        if n % 6 == 0:
+        if n % 12 in TAKEN_AWAY:
             interrupt(month, rental)
             month.wait(chance.uniform(30, 60))
         month.end(run, month.ledger.rentals(run.run_id)[0])
@@ -271,8 +277,13 @@ def instance_of(month, rental):
     return next(i for i in month.emulator.world.live(rental.provider) if str(i.id) == rental.instance_id)
 
 
+TAKEN_AWAY = (0, 6, 1, 2)
+"""Of twelve rentals, those that an interruption ends: two at Vast.ai, one each at RunPod and Lambda."""
+
+
 def interrupt(month, rental):
-    month.emulator.vastai.preempt(instance_of(month, rental)) if rental.provider == "vastai" else None
+    clouds = {"vastai": month.emulator.vastai, "runpod": month.emulator.runpod, "lambda": month.emulator.lambda_}
+    clouds[rental.provider].preempt(instance_of(month, rental))
 
 
 def test_an_instance_that_nobody_knows_is_loud(month):
@@ -286,6 +297,73 @@ def test_an_instance_that_nobody_knows_is_loud(month):
     loud = [line for line in document.lines if line.verdict == "unexplained"]
     assert {line.instance for line in loud} == {stranger.instance_id}
     assert all("not in this ledger" in line.why for line in loud)
+
+
+def test_a_twin_of_a_create_is_known_and_paid_for_by_its_rental(month):
+    month.emulator.arm([Armed("duplicated_create", "runpod", times=1)])
+    run, rental = month.rent("runpod", 1, interruptible=False)
+    month.wait(7200)
+    month.end(run, month.ledger.rentals(run.run_id)[0])
+    month.wait(86400)
+    document = checking.check(month.session, NOW - timedelta(days=4000))
+    assert [(line.why, line.verdict) for line in document.lines if line.verdict not in ("equal", "explained")] == []
+    assert {line.rental for line in document.lines} == {rental.rental_id}
+    assert any("one create made" in line.why for line in document.lines)
+    assert month.ledger.spent(run.run_id) == Decimal(month.emulator.status()["invoice_usd"])
+
+
+PLANTED = {
+    "a line of a kind that nobody knows": lambda c: [*c, replace(c[0], charge_id="x", kind="other", usd=Decimal("0.04"))],
+    "a disk at ten times its price": lambda c: [replace(x, usd=x.usd * 10) if x.kind == "storage" else x for x in c],
+    "a tenth more for the machine": lambda c: [replace(x, usd=x.usd * Decimal("1.1")) if x.kind == "gpu" else x for x in c],
+    "a credit": lambda c: [*c, replace(c[0], charge_id="x", usd=Decimal(-1))],
+    "a charge a day after the end": lambda c: [
+        *c,
+        replace(c[0], charge_id="x", since=c[-1].until + 24 * HOUR, until=c[-1].until + 25 * HOUR),
+    ],
+    "nothing for the machine": lambda c: [x for x in c if x.kind != "gpu"],
+}
+
+
+@pytest.mark.parametrize("name", ["runpod", "vastai"])
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_a_planted_difference_is_loud_and_not_taken_over(month, name, planted):
+    run, rental = month.rent(name, 1, interruptible=False)
+    month.wait(7200)
+    month.end(run, month.ledger.rentals(run.run_id)[0])
+    month.wait(86400)
+    provider, spent = month.provider(name), month.ledger.spent(run.run_id)
+    honest = type(provider).charges
+
+    class Planted(type(provider)):
+        def charges(self, since):
+            return planted(list(honest(self, since)))
+
+    provider.__class__ = Planted
+    document = checking.check(month.session, NOW - timedelta(days=4000))
+    assert document.unexplained >= 1
+    assert {line.rental for line in document.lines if line.verdict == "unexplained"} == {rental.rental_id}
+    assert month.ledger.spent(run.run_id) == spent
+
+
+def test_a_disk_of_a_price_of_its_own_is_held_against_the_offers_word():
+    def disk(usd):
+        lines = compare(rental_at(), metered(), [billed("1.89"), billed(usd, "storage")], LATER, Decimal("0.02"))
+        return {line.kind: line.verdict for line in lines}
+
+    assert disk("0.017361") == {"gpu": "equal", "storage": "explained"}
+    assert disk("0.17") == {"gpu": "equal", "storage": "unexplained"}
+
+
+def test_a_provider_that_does_not_answer_leaves_its_rentals_waiting_and_not_equal(month):
+    run, rental = month.rent("runpod", 1, interruptible=False)
+    month.wait(7200)
+    month.end(run, month.ledger.rentals(run.run_id)[0])
+    month.wait(86400)
+    month.emulator.arm([Armed("error_500", "runpod", "charges", times=-1)])
+    document = checking.check(month.session, NOW - timedelta(days=4000))
+    assert [(line.rental, line.verdict) for line in document.lines] == [(rental.rental_id, "waiting")]
+    assert "could not be asked" in document.lines[0].why
 
 
 def test_a_rental_that_goes_on_is_waited_for_unless_its_price_is_another():

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import event
@@ -12,6 +13,7 @@ from lumina_cloud.api.launching import Limits
 from lumina_cloud.api.lumina import COST_KEYS, Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.runs.workloads import WorkloadRequest
+from tests.ledger.conftest import NOW
 from tests.ledger.torture import a_full_ledger
 
 
@@ -75,6 +77,13 @@ def test_a_launch_reads_no_table_from_end_to_end(asked):
     lumina, queries = asked
     request = WorkloadRequest(model="debug", tokens="32k", global_batch="1024", settings=(("seq_len", "128"),))
     lumina.prepare(request, MachineFilter(provider="local"), Limits(max_cost=None))
+    assert scans(lumina, queries) == []
+
+
+def test_events_of_a_kind_are_not_looked_for_among_all(asked):
+    """Every launch asks which machines failed lately, and every check which rentals have twins."""
+    lumina, queries = asked
+    assert lumina.ledger.events_of("run.launched", NOW - timedelta(days=9))
     assert scans(lumina, queries) == []
 
 
