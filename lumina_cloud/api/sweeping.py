@@ -189,6 +189,7 @@ def _do(lumina: Lumina, decision: Decision, prepared: dict[int, Prepared], refus
     match decision.action:
         case "launch":
             try:
+                planning.keep(lumina.session, prepared[trial.number].planned)
                 begun = launching.begin(lumina.session, prepared[trial.number])
                 say(f"{_named(trial)}: run {begun.run_id}")
             except RefusedError as error:

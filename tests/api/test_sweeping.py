@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumina_cloud.api import sweep_files
+from lumina_cloud.api import sweep_files, sweeping
+from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.sweep_files import EarlyStopping
 from lumina_cloud.api.sweeping import Trial, decide, losses_at
 from lumina_cloud.core.errors import UsageError
@@ -140,3 +141,27 @@ def test_a_rung_is_known_when_its_step_was_made():
     assert set(losses_at(curve, 100, [0.25, 0.5, 0.75])) == {0, 1}
     assert losses_at(curve, 100, [0.25])[0] == pytest.approx(10 - 2.05)
     assert losses_at([], 100, [0.25]) == {}
+
+
+def test_a_combination_that_is_launched_is_a_run_with_its_plan_label_and_project(tmp_path, monkeypatch):
+    """As the driver does it, up to where a machine would be rented."""
+    monkeypatch.setenv("LUMINA_HOME", str(tmp_path / "home"))
+    spec = read(tmp_path, FILE.replace("concurrency = 2", 'concurrency = 2\ntokens = "40k"\nglobal_batch = "2048"\nproject = "p"'))
+    with Lumina() as lumina:
+        sweeping._begin(lumina, spec)
+        prepared, refused = {}, {}
+        for number in (1, 2):
+            trials = sweeping.trials_of(lumina, spec, refused)
+            upcoming = next(t for t in trials if t.run is None)
+            assert upcoming.number == number
+            prepared[number] = sweeping.prepare(lumina, spec, upcoming)
+            cap = prepared[number].cap.usd
+            decision = decide(trials, budget=spec.budget, concurrency=2, stopping=spec.early_stopping, next_cap=cap)
+            assert (decision.action, decision.trial.number) == ("launch", number)
+            sweeping._do(lumina, decision, prepared, refused, lambda _text: None)
+        # What a killed driver left is what the next one finds.
+        trials = sweeping.trials_of(lumina, spec, {})
+        begun = [t.run for t in trials if t.run is not None]
+        assert [(run.project, "sweep=first" in run.labels, run.state) for run in begun] == [("p", True, "provisioning")] * 2
+        assert all(lumina.ledger.plan(run.plan_id) is not None for run in begun)
+        assert decide(trials, budget=spec.budget, concurrency=2, stopping=spec.early_stopping, next_cap=cap).action == "wait"
