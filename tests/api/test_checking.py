@@ -223,8 +223,8 @@ def month(tmp_path):
 
 
 def test_of_a_month_on_three_clouds_every_line_is_equal_or_explained(month):
-    chance = random.Random(11)
-    for n in range(36):
+    chance, began = random.Random(11), month.time.now()
+    for n in range(27):
         name = ("vastai", "runpod", "lambda")[n % 3]
         run, rental = month.rent(name, n, interruptible=n % 6 == 0)
         month.wait(chance.uniform(60, 400))
@@ -239,8 +239,9 @@ def test_of_a_month_on_three_clouds_every_line_is_equal_or_explained(month):
             interrupt(month, rental)
             month.wait(chance.uniform(30, 60))
         month.end(run, month.ledger.rentals(run.run_id)[0])
-        month.wait(chance.uniform(3600, 60_000))
+        month.wait(chance.uniform(60_000, 130_000))
     month.wait(2 * 86400)
+    assert month.time.now() - began > timedelta(days=30)
 
     invoice = Decimal(month.emulator.status()["invoice_usd"])
     document = checking.check(month.session, NOW - timedelta(days=4000))

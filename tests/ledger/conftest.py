@@ -1,5 +1,6 @@
 """A ledger in an empty folder, on both databases, and records to put into it."""
 
+import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -41,6 +42,20 @@ def ledger(address, tmp_path):
     opened = Ledger.open(tmp_path / "home", SystemClock(), address)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def another_ledger(tmp_path_factory):
+    """Opens an empty ledger in a folder of its own whenever it is called: the tables are made once and copied."""
+    made = tmp_path_factory.mktemp("tables") / "home"
+    Ledger.open(made, SystemClock()).close()
+
+    def another():
+        home = tmp_path_factory.mktemp("ledger") / "home"
+        shutil.copytree(made, home)
+        return Ledger.open(home, SystemClock())
+
+    return another
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import StatementError
 
-from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.core.errors import LedgerError
-from lumina_cloud.ledger import ArtifactRecord, Ledger, MetricRecord, PlanRecord
+from lumina_cloud.ledger import ArtifactRecord, MetricRecord, PlanRecord
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run, fill
 
 amounts = st.decimals(min_value=0, max_value=5000, places=6)
@@ -128,8 +127,8 @@ charges = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(charges)
-def test_grouped_costs_add_up_to_the_charges(tmp_path_factory, made):
-    ledger = Ledger.open(tmp_path_factory.mktemp("costs"), SystemClock())
+def test_grouped_costs_add_up_to_the_charges(another_ledger, made):
+    ledger = another_ledger()
     with ledger.transaction() as tx:
         for n, (arch, usd, seconds, days) in enumerate(made):
             since = NOW + timedelta(days=days)

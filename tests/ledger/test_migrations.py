@@ -124,14 +124,14 @@ def statements_of_a_migration(home, revision):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_any_statement_of_a_migration_leaves_the_old_ledger_and_the_next_command_migrates_it(tmp_path, when):
-    """Every eighth statement here; all of them by LUMINA_EVERY_STATEMENT=1 in the environment."""
+    """Every sixteenth statement here, those of `after` between those of `before`; all of them by LUMINA_EVERY_STATEMENT=1."""
     import os
 
-    stride = 1 if os.environ.get("LUMINA_EVERY_STATEMENT") else 8
+    stride = 1 if os.environ.get("LUMINA_EVERY_STATEMENT") else 16
     count = statements_of_a_migration(tmp_path / "count", "0001")
     assert count > 40
     a_ledger_of(tmp_path / "old" / "ledger.db", "0001")
-    for nth in range(1 + (when == "after") * 4, count + 1, stride):
+    for nth in range(1 + (when == "after") * (stride // 2), count + 1, stride):
         home = tmp_path / f"kill-{nth}"
         home.mkdir()
         (home / "ledger.db").write_bytes((tmp_path / "old" / "ledger.db").read_bytes())

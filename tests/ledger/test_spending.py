@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lumina_cloud.core import money
-from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.ledger import Ledger, spending
+from lumina_cloud.ledger import spending
 from lumina_cloud.ledger.verifying import verify
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run, fill
 
@@ -127,8 +126,8 @@ steps = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
-def test_what_transactions_keep_in_step_is_what_the_whole_comes_to(tmp_path_factory, made):
-    ledger = Ledger.open(tmp_path_factory.mktemp("steps"), SystemClock())
+def test_what_transactions_keep_in_step_is_what_the_whole_comes_to(another_ledger, made):
+    ledger = another_ledger()
     for n in range(3):
         fill(ledger, f"r{n}", created_at=NOW + timedelta(days=n))
     for kind, n, usd, seconds in made:
