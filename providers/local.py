@@ -163,7 +163,7 @@ class LocalProvider:
     def _charge(self, instance: Instance) -> Charge:
         until = instance.ended_at or self._clock.now()
         usd = money.for_time(instance.usd_per_hour, until - instance.created_at)
-        return Charge(f"local-{instance.instance_id}", instance.instance_id, "other", usd, instance.created_at, until)
+        return Charge(f"local-{instance.instance_id}", instance.instance_id, "gpu", usd, instance.created_at, until)
 
     def _instance(self, record: _Record) -> Instance:
         folder, created = self._root / record.instance_id, parse_iso(record.created_at)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from lumina_cloud.api import schema
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
-from lumina_cloud.core.errors import CredentialsError, NotFound, ProviderError, RefusedError, UsageError
+from lumina_cloud.core.errors import CredentialsError, ProviderError, RefusedError, UsageError
 from lumina_cloud.runs.billing import TWIN, billed_charge
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _nothing_billed(rental: RentalRecord, metered: Metered, now: datetime) -> Li
         return Line("gpu", metered.usd, None, "equal", "")
     if rental.ended_at is None or now - rental.ended_at <= lag:
         return Line("gpu", metered.usd, None, "waiting", f"not billed yet: {rental.provider} may take {_span(lag)} after the end")
+    if rental.provider == "local":
+        return Line("gpu", metered.usd, None, "explained", "its folder is gone, and with it this computer's own record of the machine")
     return Line("gpu", metered.usd, None, "unexplained", f"metered, but not billed {_span(now - rental.ended_at)} after its end")
 
 
@@ -281,8 +283,8 @@ def _check_provider(session: Session, name: str, since: datetime, notes: list[st
     provider = session.provider(name)
     charges = _billing_of(provider)
     if charges is None:
-        notes.append(f"{name} has no billing interface: what was metered is held against {_second_witness(name)}")
-        return [_witnessed(session, provider, rental) for rental in rentals if rental.instance_id is not None]
+        notes.append(f"{name} has no billing interface: what was metered is held against its price list")
+        return [_witnessed(session, rental) for rental in rentals if rental.instance_id is not None]
     bill = [c for c in charges(since) if c.until > since]
     lines = []
     by_instance = {r.instance_id: r for r in rentals if r.instance_id is not None}
@@ -362,15 +364,17 @@ def _record(session: Session, rental: RentalRecord, bill: Sequence[Charge], line
     metered_time = _metered(session, rental)
     span = None if metered_time is None else (metered_time.since, metered_time.until)
     made = [billed_charge(rental, charge, span) for charge in bill]
-    metered = [c for c in known.values() if c.basis == "metered" and c.counted]
-    if not metered and all(known.get(c.charge_id) == c for c in made):
+    ids = {c.charge_id for c in made}
+    # A reading of ours, and a line that the bill once had and has no more under that name.
+    replaced = [c for c in known.values() if c.counted and c.charge_id not in ids]
+    if not replaced and all(known.get(c.charge_id) == c for c in made):
         return
     from dataclasses import replace
 
     with session.ledger.transaction() as tx:
         for charge in made:
             tx.put_charge(charge)
-        for charge in metered:
+        for charge in replaced:
             tx.put_charge(replace(charge, counted=False))
         usd = money.text(sum((c.usd for c in made), Decimal(0)))
         tx.add_event("rental.billed", run_id=rental.run_id, rental_id=rental.rental_id, usd=usd)
@@ -379,34 +383,12 @@ def _record(session: Session, rental: RentalRecord, bill: Sequence[Charge], line
 # --- providers without a bill ---------------------------------------------------------------------------------------------
 
 
-def _second_witness(name: str) -> str:
-    return "this computer's own record of the machine" if name == "local" else "its price list"
-
-
-def _witnessed(session: Session, provider: Provider, rental: RentalRecord) -> schema.CheckLine:
+def _witnessed(session: Session, rental: RentalRecord) -> schema.CheckLine:
     """Return the line of a rental at a provider that has no billing interface."""
     metered = _metered(session, rental)
     if metered is None:
         return _check_line(rental.provider, rental, rental.instance_id, Line("gpu", None, None, "equal", "no time was metered"))
-    line = _own_record(provider, rental, metered) if rental.provider == "local" else _listed(session, rental, metered)
-    return _check_line(rental.provider, rental, rental.instance_id, line)
-
-
-def _own_record(provider: Provider, rental: RentalRecord, metered: Metered) -> Line:
-    try:
-        instance = provider.get(rental.instance_id or "")
-    except NotFound:
-        return Line("gpu", metered.usd, None, "explained", "its folder is gone, and with it this computer's own record")
-    until = instance.ended_at or metered.until
-    worth = money.for_time(instance.usd_per_hour, until - instance.created_at)
-    if abs(worth - metered.usd) < _MICRO:
-        return Line("gpu", metered.usd, worth, "equal", "")
-    if instance.ended_at is None or rental.ended_at is None:
-        return Line("gpu", metered.usd, worth, "waiting", "it is still running")
-    difference = worth - metered.usd
-    if abs(difference) <= metered.usd_per_hour / 3600 * _seconds(EDGES):
-        return Line("gpu", metered.usd, worth, "explained", f"its end was seen {_span(until - metered.until)} apart from its own record")
-    return Line("gpu", metered.usd, worth, "unexplained", f"this computer's own record comes to {money.show(worth)}")
+    return _check_line(rental.provider, rental, rental.instance_id, _listed(session, rental, metered))
 
 
 def _listed(session: Session, rental: RentalRecord, metered: Metered) -> Line:

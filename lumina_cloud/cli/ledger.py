@@ -137,7 +137,7 @@ def rebuild_ledger(*, yes: bool, as_json: bool) -> None:
         output.tell(f"· {note}")
     if document.kept is not None:
         output.tell(f"the file that was there: {document.kept}")
-    output.tell("next: lumina status --fresh, then lumina costs --check")
+    output.tell("next: lumina status, then lumina costs --check")
 
 
 def rm(

@@ -313,6 +313,24 @@ def test_a_twin_of_a_create_is_known_and_paid_for_by_its_rental(month):
     assert month.ledger.spent(run.run_id) == Decimal(month.emulator.status()["invoice_usd"])
 
 
+def test_a_line_that_the_bill_has_no_more_counts_no_more(month):
+    run, rental = month.rent("runpod", 1, interruptible=False)
+    month.wait(7200)
+    month.end(run, month.ledger.rentals(run.run_id)[0])
+    month.wait(86400)
+    with month.ledger.transaction() as tx:
+        tx.put_charge(
+            replace(tx.charges(run.run_id)[0], charge_id=f"{rental.rental_id}-other-1", kind="other", basis="billed", counted=True)
+        )
+    assert checking.check(month.session, NOW - timedelta(days=4000)).unexplained == 0
+    assert month.ledger.spent(run.run_id) == Decimal(month.emulator.status()["invoice_usd"])
+
+
+def test_without_this_computers_own_record_what_was_metered_stands():
+    line = one([], provider="local")
+    assert (line.verdict, "folder is gone" in line.why) == ("explained", True)
+
+
 PLANTED = {
     "a line of a kind that nobody knows": lambda c: [*c, replace(c[0], charge_id="x", kind="other", usd=Decimal("0.04"))],
     "a disk at ten times its price": lambda c: [replace(x, usd=x.usd * 10) if x.kind == "storage" else x for x in c],

@@ -179,6 +179,8 @@ def test_charges_name_the_instance(provider, rent):
     charges = until(lambda: [c for c in provider.charges(since) if c.instance_id == created.instance_id])
     assert sum(c.usd for c in charges) > 0
     assert all(c.since < c.until for c in charges)
+    # The machine's time is told apart from what is billed beside it, and nothing is of a kind that nobody knows.
+    assert "gpu" in {c.kind for c in charges} <= {"gpu", "storage", "traffic"}
     assert len({c.charge_id for c in charges}) == len(charges)
 
 
