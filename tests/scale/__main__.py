@@ -6,14 +6,19 @@ rental or two, charges for time, storage and traffic, ten events, a curve, and i
 
 import argparse
 import json
+import os
 import random
+import resource
 import sqlite3
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import (
@@ -56,7 +61,11 @@ def main():
     parser.add_argument("--points", type=int, default=10_000_000, help="points of curves, over all runs")
     parser.add_argument("--home", type=Path, required=True, help="LUMINA_HOME of the ledger; it must not hold one yet")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--time", action="store_true", help="time commands on the ledger that is there, as whole processes")
     options = parser.parse_args()
+    if options.time:
+        timed(options.home)
+        return
     if (options.home / "ledger.db").exists():
         parser.error(f"{options.home} holds a ledger already")
     began = time.monotonic()
@@ -64,6 +73,39 @@ def main():
     points = write(options.home / "ledger.db", options.runs, options.points, options.seed)
     seconds, size = time.monotonic() - began, (options.home / "ledger.db").stat().st_size
     print(f"{options.runs:,} runs, {points:,} points, {size / 1e9:.2f} GB in {seconds:.0f} s: {options.home / 'ledger.db'}")
+
+
+LAUNCH = "launch debug --provider local --tokens 20k --global-batch 2048 --set seq_len=128 --max-cost 0.05 --yes"
+
+
+def timed(home, times=3):
+    """Print the medians of whole processes. What a large ledger adds to a launch is its processor time beyond that on an empty one."""
+    for command in ("status", "costs --by month"):
+        walls = [whole_process(home, command)[0] for _ in range(times)]
+        print(f"{command}: {median(walls):.2f} s")
+    with tempfile.TemporaryDirectory(prefix="lumina-empty-") as empty:
+        pairs = [(launched(Path(empty)), launched(home)) for _ in range(times)]
+    small, large = (median(each) for each in zip(*pairs, strict=True))
+    print(f"launch: {large:.2f} s of the processor, {small:.2f} s with an empty ledger: overhead {large - small:+.2f} s")
+
+
+def launched(home):
+    """Launch a small run here and return the processor's seconds that the command took; the run has ended when this returns."""
+    seconds = whole_process(home, LAUNCH)[1]
+    whole_process(home, "logs -f last")
+    return seconds
+
+
+def whole_process(home, command):
+    """Run a command to its end and return its seconds by the wall and by the processor."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    argv = [Path(sys.executable).with_name("lumina"), *command.split()]
+    environment = {**os.environ, "LUMINA_HOME": str(home), "LUMINA_LEDGER_URL": ""}
+    done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(f"lumina {command}: {done.stderr}")
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def write(path, n_runs, n_points, seed):
