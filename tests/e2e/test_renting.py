@@ -33,6 +33,9 @@ def test_a_rented_machine_trains_for_real_and_nothing_is_left(sandbox, provider)
     assert (Path(results["folder"]) / "model.safetensors").stat().st_size > 1000
     sandbox.judge()
     assert Decimal(outcome["usd"]) == Decimal(sandbox.status()["invoice_usd"]) > 0
+    check = sandbox("costs", "--check", "--json")
+    assert check.returncode == 0, check.stdout
+    assert {line["verdict"] for line in json.loads(check.stdout)["lines"]} <= {"equal", "explained"}
     assert "first contact was trusted" not in done.stderr
 
 
