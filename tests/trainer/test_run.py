@@ -180,7 +180,8 @@ def test_a_stop_that_hangs_ends_in_the_stated_time(tmp_path):
 
 def test_a_stuck_rank_is_found_and_ends_the_run(tmp_path, corpus):
     path, out = written(tiny(steps=4000, stuck_seconds=20.0), tmp_path), tmp_path / "out"
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--shutdown-timeout=5", "-m", "trainer", "train"]
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--shutdown-timeout=5"]
+    argv += ["-m", "trainer", "train"]
     argv += ["--config", path, "--out", out, "--data", corpus]
     process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     wait_for(lambda: (out / "metrics.jsonl").is_file() and len((out / "metrics.jsonl").read_bytes().splitlines()) > 3)
@@ -241,10 +242,13 @@ def test_the_micro_batch_is_the_largest_that_fits(tmp_path, corpus):
     model = replace(config.model, d_model=256, n_heads=4, n_kv_heads=4, d_ff=1024, n_layers=4)
     training = replace(config.training, seq_len=128, global_batch_tokens=512 * 128, tokens=512 * 128, unique_tokens=60_000)
     config = with_layout(replace(config, model=model, training=training), replace(config.layout, micro_batch=16))
-    gib = 1 << 30
+    # What the libraries take before any model differs between machines (threads' stacks and pools).
+    code = "import trainer.engine, deepspeed; print('data', [l for l in open('/proc/self/status') if l.startswith('VmData')][0].split()[1])"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=600, check=True)
+    limit = int(imported.stdout.split()[-1]) * 1024 + int(0.8 * (1 << 30))
 
     def limited():
-        resource.setrlimit(resource.RLIMIT_DATA, (gib, gib))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
     arguments = ("train", "--config", written(config, tmp_path), "--out", tmp_path / "out", "--data", corpus)
     done = trainer(*arguments, "--micro-batch", "auto", preexec_fn=limited)
