@@ -52,7 +52,7 @@ def text(found: dict[str, Any]) -> str:
         )
     for budget in BUDGETS:
         lines += ["", *_section(found["runs"][budget], budget)]
-    return "\n".join([*lines, "", *_verdict(found), "", *_grid(found), "", *_limits()]) + "\n"
+    return "\n".join([*lines, "", *_verdict(found), "", *_grid(found), "", *_edges(found), *_limits()]) + "\n"
 
 
 def _section(runs: dict[str, list[dict[str, Any]]], budget: str) -> list[str]:
@@ -134,6 +134,13 @@ def _grid(found: dict[str, Any]) -> list[str]:
 
 def _cell(of: dict[str, float], lr: float) -> str:
     return f"{of[f'{lr:g}']:.3f}"
+
+
+def _edges(found: dict[str, Any]) -> list[str]:
+    """Say for whom the grid was too narrow: the best rate is one of its ends, so a better one may lie outside."""
+    ends = (min(LEARNING_RATES), max(LEARNING_RATES))
+    names = [name for name, lr in found["lr"].items() if lr in ends]
+    return [f"The best rate is an end of the grid for {', '.join(names)}: a better one may lie outside it.", ""] if names else []
 
 
 def _limits() -> list[str]:
