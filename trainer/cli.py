@@ -57,6 +57,7 @@ def _micro_batch(text: str) -> str:
 def _train(options: argparse.Namespace) -> None:
     config = load(options.config)
     check(config)
+    from trainer.engine import OF_A_GROUP
     from trainer.microbatch import too_much
     from trainer.train import Options, train
 
@@ -71,7 +72,7 @@ def _train(options: argparse.Namespace) -> None:
         print(f"{error}; going on with less", flush=True)
         again = [word for word in sys.argv[1:] if word != "--resume"]
         # The group of one that this process made for itself is not the next one's.
-        kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        kept = {k: v for k, v in os.environ.items() if k not in OF_A_GROUP}
         os.execve(sys.executable, [sys.executable, "-m", "trainer", *again, "--resume"], kept)  # noqa: S606 (no shell is the point)
 
 

@@ -37,6 +37,10 @@ COLLECTIVE_SECONDS = 86_400.0
 """Ranks wait this long for each other: one may prepare data for hours. A rank that hangs is found by `trainer.watch`, by name."""
 
 
+OF_A_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that say which process of which group this one is."""
+
+
 def start_processes(device: str) -> tuple[int, int]:
     """Join the process group and return rank and number of ranks; a process that nobody launched is a group of one.
 
@@ -44,8 +48,7 @@ def start_processes(device: str) -> tuple[int, int]:
     """
     os.environ.setdefault("DS_ACCELERATOR", device)
     if "RANK" not in os.environ:
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        os.environ.update(alone)
+        os.environ.update(zip(OF_A_GROUP, ("0", "0", "1", "127.0.0.1", str(_free_port())), strict=True))
     if "OMP_NUM_THREADS" not in os.environ and device == "cpu":
         torch.set_num_threads(max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if device == "cuda":

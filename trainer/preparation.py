@@ -10,7 +10,7 @@ from trainer import shards, sources
 from trainer import tokenizer as tokenizers
 from trainer.batches import Windows
 from trainer.checkpoint import barrier
-from trainer.errors import DataError, Stopped
+from trainer.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,7 @@ def ready(config: RunConfig, out: Path, place: Place, watch: Watch, reports: Rep
     def tick(tokens: int) -> None:
         reports.alive(tokens_prepared=tokens)
         watch.beat(f"preparing token {tokens}")
-        if watch.stop_asked:
-            raise Stopped("stopped before the first step: nothing was trained yet")
+        watch.leave_before_training()
 
     if place.rank == 0:
         _prepared(config, out, tick, reports)

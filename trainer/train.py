@@ -164,8 +164,7 @@ def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, repo
 
     def tick() -> None:
         reports.alive()
-        if watch.stop_asked:
-            raise Stopped("stopped before the first step: nothing was trained yet")
+        watch.leave_before_training()
 
     layout = replace(config.layout, n_gpus=place.world)
     if options.micro_batch == "auto":

@@ -79,6 +79,11 @@ class Watch:
         """Whether a signal asked to stop."""
         return self._asked > 0
 
+    def leave_before_training(self) -> None:
+        """Raise Stopped when a signal asked to stop; for what comes before the first step, where nothing is lost."""
+        if self.stop_asked:
+            raise Stopped("stopped before the first step: nothing was trained yet")
+
     def beat(self, where: str) -> None:
         """Give a sign of life: `where` must differ from one sign to the next, e.g. `step 12 micro batch 3`."""
         self._mine = where

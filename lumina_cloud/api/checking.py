@@ -289,16 +289,16 @@ def _check_provider(session: Session, name: str, since: datetime, notes: list[st
     lines = []
     by_instance = {r.instance_id: r for r in rentals if r.instance_id is not None}
     twin_of = {str(e.data["instance"]): e.rental_id for e in session.ledger.events_of(TWIN, since)}
-    now = session.clock.now()
+    now, known = session.clock.now(), set[str]()
     for instance_id, rental in by_instance.items():
         mine = [c for c in bill if c.instance_id == instance_id]
         twins = [c for c in bill if twin_of.get(c.instance_id) == rental.rental_id]
+        known.update(c.instance_id for c in (*mine, *twins))
         disk = _disk_price(session, rental) if any(c.kind == "storage" for c in mine) else None
         compared = compare(rental, _metered(session, rental), mine, now, disk)
         lines += [_check_line(name, rental, instance_id, line) for line in compared]
         lines += _of_twins(name, rental, twins)
         _record(session, rental, [*mine, *twins], compared, now)
-    known = {*by_instance, *(twin for twin, rental_id in twin_of.items() if rental_id in {r.rental_id for r in by_instance.values()})}
     lines += _strangers(session, name, [c for c in bill if c.instance_id not in known])
     return lines
 

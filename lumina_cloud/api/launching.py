@@ -240,8 +240,8 @@ def _plan(session: Session, request: WorkloadRequest, wanted: MachineFilter, ter
     if provider == "local":
         return planning.make_plan(session, request, wanted)
     kind = replace(wanted, provider=provider)
-    if planning.machines(session.settings, kind):
-        # What cannot fit is refused before a key is asked for.
+    if wanted.provider is not None and planning.machines(session.settings, kind):
+        # What cannot fit is refused before a key is asked for; a provider that was chosen here has a machine that fits.
         _chosen(planning.make_plan(session, request, kind), kind)
 
     def plan() -> Planned:

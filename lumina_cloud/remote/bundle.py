@@ -54,6 +54,10 @@ class Job:
     init_from: str | None = None
     resume: bool = False
 
+    def to_json(self) -> str:
+        """Return what the supervisor reads, `bundle/job.json` on the machine."""
+        return json.dumps(asdict(self), indent=2)
+
 
 @dataclass(frozen=True)
 class File:
@@ -70,6 +74,8 @@ class Bundle:
     """Everything that goes onto the machine."""
 
     files: tuple[File, ...]
+    job: Job
+    """As it is among the files: with what was found to send."""
 
     @property
     def n_bytes(self) -> int:
@@ -96,7 +102,7 @@ def build(
     checkpoint = checkpoints.newest(previous / "checkpoints") if previous is not None else None
     found = {"data": "data" if data else None, "init_from": "init" if weights else None, "resume": checkpoint is not None}
     job = Job(**{**asdict(job), **found})
-    made = {"run.json": config_json, "job.json": json.dumps(asdict(job), indent=2)}
+    made = {"run.json": config_json, "job.json": job.to_json()}
     for name, text in made.items():
         (staging / name).write_text(text, encoding="utf-8")
     pairs = [(staging / name, f"bundle/{name}") for name in made]
@@ -109,7 +115,7 @@ def build(
     if checkpoint is not None and previous is not None:
         pairs += [(p, f"out/checkpoints/{checkpoint.name}/{p.relative_to(checkpoint).as_posix()}") for p in _plain_files(checkpoint)]
         pairs += [(previous / name, f"out/{name}") for name in _KEPT_STATE if (previous / name).is_file()]
-    return Bundle(tuple(_described(source, target) for source, target in pairs))
+    return Bundle(tuple(_described(source, target) for source, target in pairs), job)
 
 
 def ship(box: Box, bundle: Bundle, *, python: Sequence[str], progress: Progress = lambda _done, _total: None) -> None:

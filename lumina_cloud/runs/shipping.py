@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
         _check_local(facts)
     else:
         config = _examined(context, run, config, facts, box)
-    seconds = _seconds_left(context, run, rental)
+    limits = _limits(context, run, rental)
     context.reporter.said(run.run_id, "sending trainer, configuration and data")
     folder = Path(run.folder)
     with tempfile.TemporaryDirectory(prefix="lumina-bundle-") as staging:
@@ -86,10 +86,10 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
             weights=weights_to_start_from.files(Path(config.init_from)) if config.init_from else (),
             previous=folder if (folder / "checkpoints").is_dir() else None,
             job=bundle.Job(
-                seconds_cap=max(1.0, math.floor(seconds)),
+                seconds_cap=limits.seconds_cap,
                 grace_seconds=caps.GRACE_SECONDS if local else caps.SAVE_SECONDS,
                 linger_seconds=LINGER_SECONDS,
-                seconds_off=max(1.0, math.floor(seconds)) + caps.RESERVE_SECONDS,
+                seconds_off=limits.seconds_off,
                 power_off_file="../poweroff" if local else None,
                 processes=config.layout.n_gpus,
                 store=None if terms.store is None else f"{terms.store.rstrip('/')}/{run.run_id}",
@@ -97,11 +97,10 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
             ),
         )
         bundle.ship(box, built, python=python, progress=_told(context, run))
-        # Sending took its time too: what is left is counted from here.
-        left = max(1.0, math.floor(_seconds_left(context, run, rental)))
-        job = json.loads((Path(staging) / "job.json").read_text(encoding="utf-8"))
-        job |= {"seconds_cap": left, "seconds_off": left + caps.RESERVE_SECONDS - START_SECONDS}
-    box.write("bundle/job.json", json.dumps(job, indent=2).encode())
+    # Sending took its time too: what is left is counted from here.
+    limits = _limits(context, run, rental)
+    job = replace(built.job, seconds_cap=limits.seconds_cap, seconds_off=limits.seconds_off)
+    box.write("bundle/job.json", job.to_json().encode())
     _hand_secrets(context, rental, terms, box)
     if not local:
         _tell_limits(context, run, rental, terms, box)
@@ -145,6 +144,20 @@ def _for_device(config: trainer.config.RunConfig, device: str) -> trainer.config
     made = replace(config, device="cuda" if device == "cuda" else "cpu", training=training)
     trainer.config.check(made)
     return made
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How long the supervisor may train, and when its machine is off, in seconds from its start."""
+
+    seconds_cap: float
+    seconds_off: float
+
+
+def _limits(context: Context, run: RunRecord, rental: RentalRecord) -> _Limits:
+    """Return what the cap leaves at this moment. Raises RefusedError when that pays for nothing."""
+    left = max(1.0, math.floor(_seconds_left(context, run, rental)))
+    return _Limits(left, left + caps.RESERVE_SECONDS - START_SECONDS)
 
 
 def _seconds_left(context: Context, run: RunRecord, rental: RentalRecord) -> float:
