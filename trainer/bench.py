@@ -93,9 +93,10 @@ def make_step(
     `dtype` is `float32` or `bfloat16`. Raises KeyError for another.
     """
     shape = Shape(vocab, d_model, n_layers, n_heads, n_kv_heads, d_ff, seq_len, micro_batch)
-    model = Model(model_config(arch, shape))
+    with torch.device(device()):
+        model = Model(model_config(arch, shape))
     initialise(model, 0)
-    model.to(device(), DTYPES[dtype])
+    model.to(DTYPES[dtype])
     inputs, targets = _tokens(shape)
     losses: Callable[..., Any] = torch.compile(model, fullgraph=True) if compiled else model
 

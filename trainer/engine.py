@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from trainer import rendezvous
+from trainer.compiling import compile_model, compiles
 from trainer.config import ConfigError, count_parameters
 from trainer.importing import initial_state, load_into
 from trainer.model import Model, initialise
@@ -104,18 +105,10 @@ def build(config: RunConfig, weights: Mapping[str, torch.Tensor] | None = None) 
     else:
         initialise(model, config.training.seed)
     if compiles(config):
-        # A part that cannot be compiled, for want of a compiler or of support, runs as it is.
-        torch._dynamo.config.suppress_errors = True
-        model.compile(dynamic=False)
+        compile_model(model)
     groups = parameter_groups(model, config.training.weight_decay)
     engine, *_ = _deepspeed().initialize(model=model, config=deepspeed_config(config), optimizer=optimizer(groups, config))
     return engine
-
-
-def compiles(config: RunConfig) -> bool:
-    """Whether the model is compiled."""
-    layout = config.layout
-    return layout.compile == "on" or (layout.compile == "auto" and config.device == "cuda" and layout.zero_stage < 3)
 
 
 def parameter_groups(model: Model, weight_decay: float) -> list[dict[str, Any]]:

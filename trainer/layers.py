@@ -43,7 +43,8 @@ class _Normalise(torch.autograd.Function):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide(x.dtype))
         scale = torch.rsqrt(length.square().div_(x.shape[-1]).add_(eps))
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).to(x.dtype).mul_(weight)
+        # Nothing in place at the end: torch 2.11 compiles that to a gradient of zero.
+        return (x * scale).to(x.dtype) * weight
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -82,7 +83,8 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        # Nothing in place at the end: torch 2.11 compiles that to a gradient of zero.
+        return F.silu(gate) * up
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class Model(nn.Module):
 
 def initialise(model: Model, seed: int) -> None:
     """Draw all weights: normal with deviation 0.02, projections into the residual stream by 1 / sqrt(2 n_layers) smaller (GPT-2)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device=model.norm.weight.device).manual_seed(seed)
     residual = INIT_STD / math.sqrt(2 * model.config.n_layers)
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):

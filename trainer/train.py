@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from trainer import checkpoint, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
+from trainer import checkpoint, compiling, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
 from trainer.batches import Loader, Windows
 from trainer.config import check, load, with_layout
 from trainer.errors import CannotWrite, Ended, LossNotFinite, OutOfMemory, Stopped
@@ -109,6 +109,8 @@ def _train(config: RunConfig, out: Path, options: Options, *, place: checkpoint.
     if config.init_from is not None and place.rank == 0:
         # Its tokenizer goes with it: the weights know no other.
         weights.put_beside(Path(config.init_from), out)
+    with watch.patient("compiling"):
+        config = compiling.checked(config, reports.say)
     config = _laid_out(config, options, place, reports, watch)
     if place.rank == 0:
         (out / "run.json").write_text(config.to_json(), encoding="utf-8")

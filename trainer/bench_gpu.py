@@ -1,0 +1,88 @@
+"""The four architectures at the size of preset `b1` on one GPU: what share of its peak training reaches, and their speeds beside dense."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.bench import Shape, make_step, model_config
+from trainer.config import ARCHS, preset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainer.config import Arch
+
+HOPPER_PEAK = 989e12
+"""FLOP/s of bf16 matrix products with fp32 sums on an H100 or H200 SXM, dense (NVIDIA's data sheets)."""
+NEEDED_GIB = 70.0
+STEPS = 10
+
+
+def at_hand() -> bool:
+    """Whether there is a GPU of Hopper's generation with enough memory."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0) and _memory_gib() >= NEEDED_GIB
+
+
+def _memory_gib() -> float:
+    return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
+
+
+def shape(micro_batch: int = 8) -> Shape:
+    """Return the shape of preset `b1` at its own sequence length."""
+    config = preset("b1", "dense")
+    model = config.model
+    sizes = (model.vocab, model.d_model, model.n_layers, model.n_heads, model.n_kv_heads, model.d_ff)
+    return Shape(*sizes, seq_len=config.training.seq_len, micro_batch=micro_batch)
+
+
+def measure(*, compiled: bool = True) -> dict[str, Any]:
+    """Return the dense model's utilisation of the peak, and tokens/s of each architecture over dense."""
+    speeds = {arch: tokens_per_second(arch, shape(), compiled=compiled) for arch in ARCHS}
+    beside = {f"{arch}_over_dense": speed / speeds["dense"] for arch, speed in speeds.items() if arch != "dense"}
+    return {"utilisation": utilisation(speeds["dense"], shape()), **beside, "tokens_per_second": speeds}
+
+
+def utilisation(tokens_per_second: float, of: Shape) -> float:
+    """Return (6 N + 6 L d T) tokens/s over the peak, N the weights in the dense model's matrix products, for a causal model.
+
+    The count is that of PaLM's appendix B (arXiv 2204.02311), with half the attention since half of it is masked.
+    """
+    config = model_config("dense", of)
+    attention = config.d_model * (config.d_model + 2 * config.d_kv) + config.d_model**2
+    products = of.n_layers * (attention + 3 * config.d_model * config.d_ff) + config.vocab * config.d_model
+    return (6 * products + 6 * of.n_layers * of.d_model * of.seq_len) * tokens_per_second / HOPPER_PEAK
+
+
+def tokens_per_second(arch: Arch, of: Shape, *, compiled: bool) -> float:
+    """Return the speed of whole bf16 steps, the median of `STEPS` after warming up. Frees what they took."""
+    step = make_step(
+        arch,
+        vocab=of.vocab,
+        d_model=of.d_model,
+        n_layers=of.n_layers,
+        n_heads=of.n_heads,
+        n_kv_heads=of.n_kv_heads,
+        d_ff=of.d_ff,
+        seq_len=of.seq_len,
+        micro_batch=of.micro_batch,
+        dtype="bfloat16",
+        compiled=compiled,
+    )
+    measured = [_milliseconds(step) for _ in range(STEPS + 3)][3:]
+    del step
+    gc.collect()
+    torch.cuda.empty_cache()
+    return of.micro_batch * of.seq_len / statistics.median(measured) * 1000
+
+
+def _milliseconds(step: Callable[[], torch.Tensor]) -> float:
+    started, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    started.record()
+    step()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended))
