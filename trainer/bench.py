@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from trainer.config import ARCHS, ModelConfig
+from trainer.host_memory import highest_resident_bytes, resident_bytes
 from trainer.model import Model, initialise
 from trainer.structure import flops_over_formula, graph_breaks, operators
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAIRS = 7
-EXPERTS = ("grouped_mm", "batched_mm")
-"""Implementations of experts in `transformers`; the third, a loop, is slower than both."""
+EXPERTS = ("grouped_mm", "eager")
+"""Implementations of experts in `transformers`. `batched_mm` is left out: it copies each token's experts, 23 GB at this size."""
 
 
 @dataclass(frozen=True)
@@ -277,24 +277,14 @@ def print_peak(side: str, shape: Shape) -> None:
         from transformers import LlamaForCausalLM  # noqa: F401  # counted with the imports
 
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    before = _resident_bytes()
+    before = resident_bytes()
     step = _ours("dense", shape, "float32") if side == "ours" else make_peer_step("dense", shape, "float32")
     for _ in range(3):
         step()
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated())
     else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT - before)
-
-
-_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def _resident_bytes() -> int:
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
+        print(highest_resident_bytes() - before)
 
 
 def data_wait_share(shape: Shape, *, steps: int = 8) -> float:

@@ -39,11 +39,19 @@ def shape(micro_batch: int = 8) -> Shape:
     return Shape(*sizes, seq_len=config.training.seq_len, micro_batch=micro_batch)
 
 
-def measure(*, compiled: bool = True) -> dict[str, Any]:
-    """Return the dense model's utilisation of the peak, and tokens/s of each architecture over dense."""
-    speeds = {arch: tokens_per_second(arch, shape(), compiled=compiled) for arch in ARCHS}
-    beside = {f"{arch}_over_dense": speed / speeds["dense"] for arch, speed in speeds.items() if arch != "dense"}
-    return {"utilisation": utilisation(speeds["dense"], shape()), **beside, "tokens_per_second": speeds}
+def measure() -> dict[str, Any]:
+    """Return the dense model's utilisation of the peak, and tokens/s of each architecture over dense; compiled, bf16."""
+    of = shape()
+    speeds = {arch: tokens_per_second(arch, of) for arch in ARCHS}
+    return figures(speeds, gpu=torch.cuda.get_device_name(), torch_version=torch.__version__, of=of)
+
+
+def figures(speeds: dict[Arch, float], *, gpu: str, torch_version: str, of: Shape) -> dict[str, Any]:
+    """Return what follows from tokens/s by architecture."""
+    beside = {f"{arch}_over_dense": round(speed / speeds["dense"], 3) for arch, speed in speeds.items() if arch != "dense"}
+    where = {"gpu": gpu, "torch": torch_version, "micro_batch": of.micro_batch, "seq_len": of.seq_len}
+    rounded = {arch: round(speed) for arch, speed in speeds.items()}
+    return {**where, "utilisation": round(utilisation(speeds["dense"], of), 4), **beside, "tokens_per_second": rounded}
 
 
 def utilisation(tokens_per_second: float, of: Shape) -> float:
@@ -57,7 +65,7 @@ def utilisation(tokens_per_second: float, of: Shape) -> float:
     return (6 * products + 6 * of.n_layers * of.d_model * of.seq_len) * tokens_per_second / HOPPER_PEAK
 
 
-def tokens_per_second(arch: Arch, of: Shape, *, compiled: bool) -> float:
+def tokens_per_second(arch: Arch, of: Shape, *, compiled: bool = True) -> float:
     """Return the speed of whole bf16 steps, the median of `STEPS` after warming up. Frees what they took."""
     step = make_step(
         arch,

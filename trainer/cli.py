@@ -116,6 +116,7 @@ def _add_weights_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser
     bring.set_defaults(run=_import)
     bench = verbs.add_parser("bench", help="time training steps beside transformers' on this machine")
     bench.add_argument("--json", action="store_true", help="one line of JSON")
+    bench.add_argument("--gpu", type=Path, metavar="FILE", help="preset b1 on one Hopper GPU instead, as JSON into this file")
     bench.add_argument("--page", type=Path, help="write docs/performance.md here, with the time to the first step as well")
     bench.set_defaults(run=_bench)
     evaluate = verbs.add_parser("evaluate", help="score a model on lm-eval's tasks (extra: eval)")
@@ -159,14 +160,27 @@ def _import(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from trainer import bench
 
+    if options.gpu is not None:
+        return _bench_gpu(options.gpu)
     figures = bench.measure()
     if options.page is not None:
         from trainer import performance
 
         figures["seconds_to_first_step"] = performance.seconds_to_first_step()
-        options.page.write_text(performance.page(figures), encoding="utf-8")
-        return
+        options.page.write_text(performance.page(figures, performance.gpu_figures(options.page.parent)), encoding="utf-8")
+        return None
     print(bench.as_json(figures) if options.json else bench.as_markdown(figures))
+    return None
+
+
+def _bench_gpu(file: Path) -> None:
+    import json
+
+    from trainer import bench_gpu
+
+    if not bench_gpu.at_hand():
+        raise ConfigError("gpu", str(file), "preset b1 is timed on one Hopper GPU of 80 GB, and there is none", "leave --gpu out")
+    file.write_text(json.dumps(bench_gpu.measure(), indent=1) + "\n", encoding="utf-8")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -19,6 +19,15 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
+def times(owned: Tensor, other: Tensor) -> Tensor:
+    """Return owned * other, in the memory of `owned`, which nobody else may hold.
+
+    Not in place under the compiler, which needs no such hint: torch 2.11 compiled an autograd function that ended in place to a
+    gradient of zero.
+    """
+    return owned * other if torch.compiler.is_compiling() else owned.mul_(other)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
@@ -43,8 +52,7 @@ class _Normalise(torch.autograd.Function):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide(x.dtype))
         scale = torch.rsqrt(length.square().div_(x.shape[-1]).add_(eps))
         ctx.save_for_backward(x, weight, scale)
-        # Nothing in place at the end: torch 2.11 compiles that to a gradient of zero.
-        return (x * scale).to(x.dtype) * weight
+        return times((x * scale).to(x.dtype), weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -83,8 +91,7 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
-        # Nothing in place at the end: torch 2.11 compiles that to a gradient of zero.
-        return F.silu(gate) * up
+        return times(F.silu(gate), up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -110,10 +117,24 @@ def rotary_table(length: int, d_head: int, theta: float, like: Tensor) -> Rotary
 
     RoPE: Su et al. 2021 (arXiv 2104.09864), in the half-split form that Llama uses. Angles are computed in fp32.
     """
+    cos, sin = torch.ops.lumina.rotations(like.detach(), length, d_head, theta)
+    return cos, sin
+
+
+# An operator that the compiler does not look into: it would compute every angle's power, cosine and sine again in each block's kernel
+# rather than read the table (on an H100 that was a fortieth of a step of preset b1).
+@torch.library.custom_op("lumina::rotations", mutates_args=())
+def _rotations(like: Tensor, length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
     pairs = torch.arange(0, d_head, 2, dtype=torch.float32, device=like.device)
     angles = torch.outer(torch.arange(length, dtype=torch.float32, device=like.device), 1.0 / theta ** (pairs / d_head)).unsqueeze(1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), -1).to(like.dtype), torch.cat((-sin, sin), -1).to(like.dtype)
+
+
+@_rotations.register_fake
+def _(like: Tensor, length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
+    shape = (length, 1, d_head)
+    return like.new_empty(shape), like.new_empty(shape)
 
 
 def rotated_heads(qkv: Tensor, cos: Tensor, sin: Tensor, n_heads: int, n_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:

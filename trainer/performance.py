@@ -61,8 +61,23 @@ BARS = (
 )
 
 
-def page(figures: dict[str, Any]) -> str:
-    """Return the page; `figures` are the bench's and `seconds_to_first_step`."""
+GPU_BARS = (
+    Bar("dense, share of the peak of 989 TFLOP/s", 0.5, False, lambda f: f["utilisation"]),
+    Bar("MoE, tokens/s over dense", 0.85, False, lambda f: f["moe_over_dense"]),
+    Bar("MoD (paper), tokens/s over dense", 1.45, False, lambda f: f["mod_over_dense"]),
+    Bar("hybrid (paper), tokens/s over dense", 1.2, False, lambda f: f["hybrid_over_dense"]),
+)
+GPU_FILE = "performance-gpu.json"
+
+
+def gpu_figures(folder: Path) -> dict[str, Any] | None:
+    """Return what `python -m trainer bench --gpu` wrote into a folder's performance-gpu.json, None when there is none."""
+    path = folder / GPU_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def page(figures: dict[str, Any], on_gpu: dict[str, Any] | None = None) -> str:
+    """Return the page; `figures` are the bench's and `seconds_to_first_step`, `on_gpu` those of preset b1 on a GPU."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads of {_processor()}"
     lines = [
         "# Performance",
@@ -73,24 +88,39 @@ def page(figures: dict[str, Any]) -> str:
         "alternating pairs of whole training steps (forward, loss, backward, fused AdamW, zero_grad) at 6 layers, width 512, 8 heads, 4",
         "key-value heads, d_ff 1408, sequences of 512, micro batch 8. `docs/training.md` says what the engine does around them.",
         "",
-        "| figure | is | to be | |",
-        "| --- | ---: | ---: | --- |",
-    ]
-    for bar in BARS:
-        value = bar.of(figures)
-        sign = "≤" if bar.most else "≥"
-        verdict = "not measured: no compiler" if value is None else "" if bar.met(value) else "**not reached**"
-        lines.append(f"| {bar.words} | {'-' if value is None else f'{value:.3g}'} | {sign} {bar.wanted:g} | {verdict} |")
-    lines += [
+        *_table(BARS, figures),
         "",
         f"Matrix products, attention among them, take {figures['matmul_share']:.0%} of a dense fp32 step: what is left is all that other",
         "code could gain.",
         "",
-        "On one 80 GB Hopper GPU the same command works unchanged; its utilisation and ratios were not measured, since none was at hand."
-        if not torch.cuda.is_available()
-        else "",
+        *(_on_gpu(on_gpu) if on_gpu else ["No GPU was at hand: `python -m trainer bench --gpu docs/performance-gpu.json` measures one."]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(bars: tuple[Bar, ...], figures: dict[str, Any]) -> list[str]:
+    lines = ["| figure | is | to be | |", "| --- | ---: | ---: | --- |"]
+    for bar in bars:
+        value = bar.of(figures)
+        sign = "≤" if bar.most else "≥"
+        verdict = "not measured: no compiler" if value is None else "" if bar.met(value) else "**not reached**"
+        lines.append(f"| {bar.words} | {'-' if value is None else f'{value:.3g}'} | {sign} {bar.wanted:g} | {verdict} |")
+    return lines
+
+
+def _on_gpu(figures: dict[str, Any]) -> list[str]:
+    speeds = ", ".join(f"{arch} {speed:,}" for arch, speed in figures["tokens_per_second"].items())
+    return [
+        f"## On one {figures['gpu']}",
+        "",
+        f"Preset b1 in bf16 (parameters, gradients and optimizer states), torch {figures['torch']}, compiled, micro batch",
+        f"{figures['micro_batch']}, sequences of {figures['seq_len']}, the whole step as above; medians of ten. The share counts",
+        "6 N + 6 L d T FLOPs a token, N the weights in matrix products. `python -m trainer bench --gpu docs/performance-gpu.json`.",
+        "",
+        *_table(GPU_BARS, figures),
+        "",
+        f"Tokens/s: {speeds}.",
+    ]
 
 
 def _processor() -> str:

@@ -7,7 +7,6 @@ both compare with the plan, so that a run which drifts is noticed.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import PlanConfig, count_flops
+from trainer.host_memory import highest_resident_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,9 +182,7 @@ def peak_memory_gib(device: str) -> float:
         import torch
 
         return float(torch.cuda.max_memory_allocated() / 2**30)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+    return highest_resident_bytes() / 2**30
 
 
 def _step_of(line: str) -> int:
