@@ -70,10 +70,14 @@ def _train(options: argparse.Namespace) -> None:
         if options.micro_batch != "auto" or "TORCHELASTIC_RUN_ID" in os.environ or too_much(options.out) <= 1:
             raise
         print(f"{error}; going on with less", flush=True)
-        again = [word for word in sys.argv[1:] if word != "--resume"]
         # The group of one that this process made for itself is not the next one's.
         kept = {k: v for k, v in os.environ.items() if k not in OF_A_GROUP}
-        os.execve(sys.executable, [sys.executable, "-m", "trainer", *again, "--resume"], kept)  # noqa: S606 (no shell is the point)
+        os.execve(sys.executable, [sys.executable, "-m", "trainer", *resuming(sys.argv[1:])], kept)  # noqa: S606 (no shell is the point)
+
+
+def resuming(arguments: list[str]) -> list[str]:
+    """Return the arguments that go on where a run with these ended."""
+    return [*(word for word in arguments if word != "--resume"), "--resume"]
 
 
 def _add_probe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

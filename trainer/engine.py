@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -49,7 +48,7 @@ def start_processes(device: str) -> tuple[int, int]:
     """
     os.environ.setdefault("DS_ACCELERATOR", device)
     if "RANK" not in os.environ:
-        os.environ.update(zip(OF_A_GROUP, ("0", "0", "1", "127.0.0.1", str(_free_port())), strict=True))
+        os.environ.update(zip(OF_A_GROUP, ("0", "0", "1", "127.0.0.1", str(rendezvous.free_port())), strict=True))
     if "OMP_NUM_THREADS" not in os.environ and device == "cpu":
         torch.set_num_threads(max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if device == "cuda":
@@ -70,13 +69,6 @@ def rank_of_environment() -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _deepspeed() -> Any:

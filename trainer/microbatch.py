@@ -12,7 +12,6 @@ import json
 import math
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config import with_layout
 from trainer.errors import Ended, OutOfMemory
+from trainer.rendezvous import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ def _fits(config: RunConfig, layout: LayoutConfig, place: Place) -> bool:
     tokens = layout.micro_batch * layout.n_gpus * config.training.seq_len
     tried = replace(config, training=replace(config.training, global_batch_tokens=tokens, trackers=""), layout=layout)
     tried = with_layout(tried, layout)
-    told = [_free_port()]
+    told = [free_port()]
     if place.world > 1:
         dist.broadcast_object_list(told, device=torch.device("cpu"))
     error: Ended | None = None
@@ -146,13 +146,6 @@ def _try(config: RunConfig, port: int) -> bool:
     if done.returncode in (OutOfMemory.code, -9) or any(words in done.stderr for words in _NO_MEMORY):
         return False
     raise Ended(f"trying micro batch {config.layout.micro_batch} failed: {done.stderr.strip()[-400:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # --- in the process that tries ----------------------------------------------------------------------------------------------

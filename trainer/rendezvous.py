@@ -7,6 +7,7 @@ word that nobody used before, so no answer can be an old one.
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 _POLL_SECONDS = 0.02
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def join(timeout_seconds: float) -> tuple[Store, int, int]:
