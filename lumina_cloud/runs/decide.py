@@ -158,9 +158,10 @@ def _lost(facts: Facts) -> Reason:
         return "stopped_by_user"
     if facts.interrupted:
         return "interrupted"
-    if facts.machine == "gone" and facts.cap_near:
+    # Where its provider's API is out of reach, a machine that ends itself is switched off: `stopped` is as much its guard's doing.
+    if facts.cap_near:
         return "cap_reached"
-    return "lease_ran_out" if facts.machine == "gone" and facts.lease_ran_out else "machine_lost"
+    return "lease_ran_out" if facts.lease_ran_out else "machine_lost"
 
 
 def _unreachable(facts: Facts) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ class Observer:
                 **vars(facts),
                 "key_changed": key_changed,
                 "unreachable_seconds": 0.0 if contact.lost_at is None else max(0.001, now - contact.lost_at),
-                "refuses_writes": contact.keeper is not None and contact.keeper.refusals >= REFUSALS,
+                "refuses_writes": self._refuses_writes(contact) or (not supervised and ended is None and _refuses(box)),
                 "silent_seconds": now - contact.beat_at if started and contact.beat_at else 0.0,
                 "started": started,
                 "training": training,
@@ -114,6 +115,10 @@ class Observer:
             if contact.keeper is not None:
                 contact.keeper.stop()
                 contact.keeper = None
+
+    @staticmethod
+    def _refuses_writes(contact: _Contact) -> bool:
+        return contact.keeper is not None and contact.keeper.refusals >= REFUSALS
 
     # --- the machine's word ---------------------------------------------------------------------------------------------
 
@@ -218,3 +223,16 @@ class Observer:
         if instance.state == "ended":
             return "gone"
         return "creating" if instance.state == "running" and instance.address is None else instance.state
+
+
+def _refuses(box: Box | None) -> bool:
+    """Whether a machine whose supervisor is gone takes not even a small file: a full disk ended it before it could say so."""
+    if box is None:
+        return False
+    try:
+        box.write(LEASE_FILE, secrets.token_hex(8).encode())
+    except (HostKeyChanged, Unreachable):
+        return False
+    except ProviderError:
+        return True
+    return False

@@ -12,8 +12,6 @@ GPUS = {"vastai": "4090", "runpod": "4090", "lambda": "a10"}
 REASONS = {
     "create_failed", "no_capacity", "no_balance", "price_rose", "boot_timeout", "bootstrap_failed", "machine_unfit", "machine_lost",
     "machine_unreachable", "interrupted", "host_key_changed", "disk_full", "trainer_stalled", "trainer_crashed", "lease_ran_out",
-    # A supervisor that can't write its own state on a full disk dies; what was there came home.
-    "supervisor_lost",
 }  # fmt: skip
 
 

@@ -93,3 +93,28 @@ def test_a_machine_that_never_comes_up_is_given_back():
 
 def test_a_stop_before_the_machine_exists_looks_for_it_first():
     assert decide(Facts(run="provisioning", rental="creating", stop_requested=True)).action == "abandon"
+
+
+WORKING = {"run": "training", "rental": "ready", "machine": "running", "started": True, "training": True}
+
+
+def test_a_full_disk_is_named_where_its_supervisor_could_not():
+    """Who could not write how it ended is gone; that nothing can be written says why."""
+    assert decide(Facts(**WORKING, supervised=False, refuses_writes=True)) == Decision("end", "disk_full")
+    assert decide(Facts(**WORKING, supervised=False)) == Decision("end", "supervisor_lost")
+
+
+@pytest.mark.parametrize("machine", ["stopped", "gone"])
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"cap_near": True}, "cap_reached"),
+        ({"cap_near": True, "interrupted": True}, "interrupted"),
+        ({"lease_ran_out": True}, "lease_ran_out"),
+        ({"lease_ran_out": True, "cap_near": True}, "cap_reached"),
+        ({}, "machine_lost"),
+    ],
+)
+def test_a_machine_that_ended_itself_says_by_its_time_why(machine, known, said):
+    """Deleted by its guard, or switched off by it where the provider's API was out of its reach."""
+    assert decide(Facts(**{**WORKING, "machine": machine}, **known)) == Decision("end", said)
