@@ -54,6 +54,8 @@ def plan(
 
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         if budget is not None or deadline is not None or target_loss is not None:
+            forwards = {"--live": live, "--explain": explain, "--out": out, "--csv": csv, "--plot": plot, "--probe": probe}
+            _refuse_forwards([name for name, asked in {**forwards, "--no-ledger": no_ledger}.items() if asked])
             _backwards(model, given, MachineFilter(provider=provider, gpu=gpu, count=count), (budget, deadline, target_loss), as_json=json)
             return
         request = workload_request(model, given)
@@ -79,6 +81,18 @@ def plan(
             _print_rows(document)
         else:
             _show(document)
+
+
+def _refuse_forwards(asked: list[str]) -> None:
+    """Refuse options that only a plan of one model knows, beside a budget, deadline or loss. Raises UsageError."""
+    from lumina_cloud.core.errors import UsageError
+
+    if asked:
+        names = " and ".join(asked)
+        raise UsageError(
+            f"{names} cannot stand beside --budget, --deadline or --target-loss, which look for a model in the price book",
+            f"take the answer's own words, lumina plan MODEL --tokens N, and add {names} there",
+        )
 
 
 def _backwards(

@@ -43,6 +43,7 @@ TOUR = [
     (["plan", "debug", "--global-batch", "8192", "--set", "global_batch_tokens=16384"], 2, ["8192", "16384"]),
     (["plan", "debug", "--epochs", "abc"], 2, ["--epochs", "abc"]),
     (["plan", "debug", "--count", "0"], 2, ["--count is 0"]),
+    (["plan", "--budget", "50", "--live", "--probe"], 2, ["--live and --probe", "--budget"]),
     (["plan", "b7", "--provider", "lambda"], 2, ["any machine at lambda", "config.toml"]),
     (["launch", "debug", "--provider", "local", "--max-cost", "1e30", "--yes"], 2, ["1e30"]),
     (["launch", "b7", "--provider", "local", "--yes"], 4, ["does not fit", "--provider local"]),
