@@ -18,7 +18,7 @@ def logs(
 ) -> None:
     """Show what a run's trainer printed; with -f, follow the run to its end. With --json, one object a line of the log."""
     with output.errors_shown(as_json=json):
-        from lumina_cloud.api import schema
+        from lumina_cloud.api.documents import of_runs
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli.following import Screen, conclude, follow_run
         from lumina_cloud.core import untrusted
@@ -31,7 +31,7 @@ def logs(
                 text = untrusted.block(chunk, max_lines=10**9)
                 if json:
                     for line in text.splitlines():
-                        output.emit(schema.LogLine(run=record.run_id, line=line))
+                        output.emit(of_runs.LogLine(run=record.run_id, line=line))
                 else:
                     sys.stdout.write(text)
                 offset += len(chunk)

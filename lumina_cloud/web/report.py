@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from lumina_cloud.api.documents.of_runs import ResultsDocument
     from lumina_cloud.api.lumina import Lumina
-    from lumina_cloud.api.schema import ResultsDocument
     from lumina_cloud.ledger import MetricRecord
 
 MAX_RUNS = 50

@@ -1,0 +1,1 @@
+"""The documents that `--json` prints, one file a subject."""
