@@ -45,7 +45,7 @@ def prepare(request: DataRequest, to: str, tell: Callable[[str], None]) -> of_ke
     if missing:
         raise RefusedError(f"preparing data needs {' and '.join(missing)}, not installed here", "pip install 'lumina-cloud[trainer]'")
     said = _trainer(tell, "prepare", request.source, "--to", to, "--seed", str(request.seed), *_options(request, with_length=True))
-    return of_keeping.PreparedDataDocument.model_validate({name: said[name] for name in of_keeping.PreparedDataDocument.model_fields})
+    return of_keeping.PreparedDataDocument.model_validate(said)
 
 
 def check(request: DataRequest) -> of_keeping.CheckedDataDocument:
@@ -56,7 +56,7 @@ def check(request: DataRequest) -> of_keeping.CheckedDataDocument:
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         return _estimated(request, path)
     said = _trainer(lambda _line: None, "check", request.source, *_options(request, with_length=False))
-    return of_keeping.CheckedDataDocument.model_validate({name: said.get(name) for name in of_keeping.CheckedDataDocument.model_fields})
+    return of_keeping.CheckedDataDocument.model_validate({"documents": None, **said})
 
 
 def _options(request: DataRequest, *, with_length: bool) -> list[str]:

@@ -147,12 +147,13 @@ def report(
     with output.errors_shown(as_json=json):
         from pathlib import Path
 
+        from lumina_cloud.api.documents import of_runs
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.web import report as page
 
         with Lumina() as lumina:
             path = page.write(lumina, run, None if out is None else Path(out))
         if json:
-            output.emit(page.Written(path=str(path)))
+            output.emit(of_runs.ReportDocument(path=str(path)))
         else:
             output.console().print(str(path), markup=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import BaseModel
 
 from lumina_cloud.core import money, templates, units
 from lumina_cloud.core.clock import iso
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import MetricRecord
 
 MAX_RUNS = 50
-
-
-class Written(BaseModel):
-    """`lumina report --json`."""
-
-    path: str
 
 
 @dataclass(frozen=True)

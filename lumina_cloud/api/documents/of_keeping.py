@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from lumina_cloud.api.documents.root import Document
+from lumina_cloud.api.documents.root import Answer
 
 
-class BackupDocument(Document):
+class BackupDocument(Answer):
     """`lumina ledger backup --json`."""
 
     path: str
     bytes: int
 
 
-class RestoreDocument(Document):
+class RestoreDocument(Answer):
     """`lumina ledger restore --json`. `kept` is where the ledger is that was there before."""
 
     path: str
@@ -21,7 +21,7 @@ class RestoreDocument(Document):
     next: str
 
 
-class VerifyDocument(Document):
+class VerifyDocument(Answer):
     """`lumina ledger verify --json`."""
 
     ledger: str
@@ -31,14 +31,14 @@ class VerifyDocument(Document):
     way_back: str
 
 
-class ImportDocument(Document):
+class ImportDocument(Answer):
     """`lumina ledger import --json`. Rows that were there already are not added again."""
 
     rows: int
     added: dict[str, int]
 
 
-class RebuildDocument(Document):
+class RebuildDocument(Answer):
     """`lumina doctor --rebuild --json`."""
 
     path: str
@@ -50,14 +50,14 @@ class RebuildDocument(Document):
     notes: list[str]
 
 
-class RemovedDocument(Document):
+class RemovedDocument(Answer):
     """`lumina rm --json` and `lumina prune --json`."""
 
     runs: list[str]
     bytes: int
 
 
-class PreparedDataDocument(Document):
+class PreparedDataDocument(Answer):
     """`lumina data prepare --json`."""
 
     path: str
@@ -72,7 +72,7 @@ class PreparedDataDocument(Document):
     seconds: float
 
 
-class CheckedDataDocument(Document):
+class CheckedDataDocument(Answer):
     """`lumina data check --json`. `exact` is false where the tokens were reckoned from a sample or from the size."""
 
     path: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumina_cloud.api.documents.root import Document
+from lumina_cloud.api.documents.root import Answer, Document
 
 
 class OfferRow(Document):
@@ -42,7 +42,7 @@ class ProviderFailure(Document):
     hint: str
 
 
-class OffersDocument(Document):
+class OffersDocument(Answer):
     """`lumina offers --json`."""
 
     asked_at: str
@@ -74,7 +74,7 @@ class PriceSeen(Document):
     offers: int
 
 
-class PricesDocument(Document):
+class PricesDocument(Answer):
     """`lumina prices --json`."""
 
     gpu: str | None
@@ -93,7 +93,7 @@ class Check(Document):
     hint: str
 
 
-class DoctorDocument(Document):
+class DoctorDocument(Answer):
     """`lumina doctor --json`. `ok` is false when a check failed."""
 
     ok: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumina_cloud.api.documents.root import Document, MoneyRange
+from lumina_cloud.api.documents.root import Answer, Document, MoneyRange
 
 
 class LostMoney(Document):
@@ -56,7 +56,7 @@ class Forecast(Document):
     usd: MoneyRange
 
 
-class CostsDocument(Document):
+class CostsDocument(Answer):
     """`lumina costs --json`."""
 
     by: str
@@ -81,7 +81,7 @@ class Budget(Document):
     """The forecast lies above the cap."""
 
 
-class BudgetDocument(Document):
+class BudgetDocument(Answer):
     """`lumina budget --json`."""
 
     month: str
@@ -104,7 +104,7 @@ class CheckLine(Document):
     why: str
 
 
-class CheckDocument(Document):
+class CheckDocument(Answer):
     """`lumina costs --check --json`."""
 
     since: str

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lumina_cloud.api.documents.root import Document, MoneyRange, Range
+from lumina_cloud.api.documents.root import Answer, Document, MoneyRange, Range
 
 
 class Layout(Document):
@@ -190,7 +190,7 @@ class Backwards(Document):
     why_none: str
 
 
-class PlanDocument(Document):
+class PlanDocument(Answer):
     """`lumina plan --json`."""
 
     plan: str
@@ -234,7 +234,7 @@ class Kept(Document):
     """Variables of the user's that the machine is given."""
 
 
-class DryRun(Document):
+class DryRun(Answer):
     """`lumina launch --dry-run --json`: what would be rented, and the most it could cost."""
 
     plan: str
@@ -280,7 +280,7 @@ class AccuracyOfFigure(Document):
     within_interval: int
 
 
-class AccuracyDocument(Document):
+class AccuracyDocument(Answer):
     """`lumina accuracy --json`: how plans turned out."""
 
     runs: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lumina_cloud.api.documents.root import Document
+from lumina_cloud.api.documents.root import Answer, Document
 
 
-class SampleDocument(Document):
+class SampleDocument(Answer):
     """`lumina sample --json`."""
 
     run: str
@@ -15,7 +15,7 @@ class SampleDocument(Document):
     text: str
 
 
-class WeightsDocument(Document):
+class WeightsDocument(Answer):
     """`lumina weights --json`."""
 
     run: str
@@ -24,7 +24,7 @@ class WeightsDocument(Document):
     """How `transformers` loads it."""
 
 
-class LaunchDocument(Document):
+class LaunchDocument(Answer):
     """The last line of `lumina launch`."""
 
     run: str
@@ -33,7 +33,7 @@ class LaunchDocument(Document):
     usd: str
 
 
-class LogLine(Document):
+class LogLine(Answer):
     """`lumina logs --json`: one line of a run's log."""
 
     run: str
@@ -71,7 +71,7 @@ class RentalStatus(Document):
     state: str
 
 
-class StatusDocument(Document):
+class StatusDocument(Answer):
     """`lumina status --json`."""
 
     runs: list[RunStatus]
@@ -98,7 +98,7 @@ class Artifact(Document):
     sha256: str
 
 
-class ResultsDocument(Document):
+class ResultsDocument(Answer):
     """`lumina results RUN --json`."""
 
     run: str
@@ -146,7 +146,7 @@ class ComparedRun(Document):
     curve: list[CurvePoint]
 
 
-class ComparisonDocument(Document):
+class ComparisonDocument(Answer):
     """`lumina compare RUN… --json`."""
 
     tokens_in_common: int
@@ -166,7 +166,7 @@ class SweepTrial(Document):
     why: str
 
 
-class SweepDocument(Document):
+class SweepDocument(Answer):
     """`lumina sweep FILE.toml --json`."""
 
     sweep: str
@@ -175,3 +175,10 @@ class SweepDocument(Document):
     best: str | None
     trials: list[SweepTrial]
     note: str
+
+
+class ReportDocument(Answer):
+    """`lumina report --json`."""
+
+    path: str
+    """The page that was written."""

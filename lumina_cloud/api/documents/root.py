@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from lumina_cloud.api.documents import SCHEMA_VERSION
+
 
 class Document(BaseModel):
     """Root of all documents: fixed once built."""
 
     # Built when first used: a command that prints one document does not wait for the others.
     model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Answer(Document):
+    """A whole document, as one verb prints it."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Rises when a key goes or changes its meaning."""
 
 
 class Range(Document):
@@ -36,7 +45,7 @@ class ErrorBody(Document):
     hint: str
 
 
-class ErrorDocument(Document):
+class ErrorDocument(Answer):
     """An error on standard error."""
 
     error: ErrorBody
