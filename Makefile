@@ -28,6 +28,7 @@ test: check
 
 # Pages that are written by a command.
 docs: setup
+	$(BIN)/python scripts/reference.py
 	$(BIN)/python scripts/published_benchmark.py
 	$(BIN)/python scripts/refusal_table.py docs/training.md
 

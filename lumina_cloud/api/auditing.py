@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from lumina_cloud.api.documents.of_claims import AuditDocument, FindingDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lumina_cloud.planner.audit import Finding
-
-
-class FindingDocument(BaseModel):
-    """One claim that cannot be. `ratio` is by how many times it is off, at least 1."""
-
-    model_config = ConfigDict(frozen=True)
-
-    row: str
-    rule: str
-    claimed: float | None
-    possible: float | None
-    ratio: float | None
-    text: str
-
-
-class AuditDocument(BaseModel):
-    """`lumina audit --json`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    rows: int
-    """Claims that were checked."""
-    findings: list[FindingDocument]
-    ignored_columns: list[str]
 
 
 def audit(file: Path | None) -> AuditDocument:

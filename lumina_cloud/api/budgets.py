@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_money, root
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError, UsageError
 from lumina_cloud.ledger import BudgetRecord
@@ -125,7 +125,7 @@ def _check_month(month: str) -> None:
         raise UsageError(f"--month is {month!r}, but must be a month such as 2026-03", "leave it out for every month")
 
 
-def document(ledger: Ledger, now: datetime) -> schema.BudgetDocument:
+def document(ledger: Ledger, now: datetime) -> of_money.BudgetDocument:
     """Return every cap with what is spent, promised, left and forecast of it in this month."""
     month = this_month(now)
     known = Known.of_ledger(ledger, month)
@@ -139,7 +139,7 @@ def document(ledger: Ledger, now: datetime) -> schema.BudgetDocument:
         spent, promised = known.spent_by(project), known.promised_to(project)
         foreseen = forecast(ledger, now, project=project, known=known)
         rows.append(
-            schema.Budget(
+            of_money.Budget(
                 project=project,
                 month=budget.month,
                 usd_cap=money.text(budget.usd_cap),
@@ -151,12 +151,12 @@ def document(ledger: Ledger, now: datetime) -> schema.BudgetDocument:
                 over=Decimal(foreseen.usd.mid) > budget.usd_cap,
             )
         )
-    return schema.BudgetDocument(month=month, budgets=rows, forecast=forecast(ledger, now, known=known))
+    return of_money.BudgetDocument(month=month, budgets=rows, forecast=forecast(ledger, now, known=known))
 
 
-def _other_month(budget: BudgetRecord) -> schema.Budget:
+def _other_month(budget: BudgetRecord) -> of_money.Budget:
     zero = money.text(Decimal(0))
-    return schema.Budget(
+    return of_money.Budget(
         project=budget.project,
         month=budget.month,
         usd_cap=money.text(budget.usd_cap),
@@ -172,7 +172,7 @@ def _other_month(budget: BudgetRecord) -> schema.Budget:
 # --- forecast ------------------------------------------------------------------------------------------------------------
 
 
-def forecast(ledger: Ledger, now: datetime, project: str = "", known: Known | None = None) -> schema.Forecast:
+def forecast(ledger: Ledger, now: datetime, project: str = "", known: Known | None = None) -> of_money.Forecast:
     """Return where spending will be at the month's end.
 
     low: what is spent, and what running runs are expected to cost yet. high: what is spent, and all that is promised to them, and the
@@ -185,12 +185,12 @@ def forecast(ledger: Ledger, now: datetime, project: str = "", known: Known | No
     promised = known.promised_to(project)
     at_pace = _daily(ledger, now, project) * _days_left(now)
     low, high = spent + min(running, promised), spent + promised + at_pace
-    return schema.Forecast(
+    return of_money.Forecast(
         month=month,
         usd_spent=money.text(spent),
         usd_running=money.text(min(running, promised)),
         usd_at_pace=money.text(at_pace),
-        usd=schema.MoneyRange(low=money.text(low), mid=money.text(max(low, spent + at_pace)), high=money.text(high)),
+        usd=root.MoneyRange(low=money.text(low), mid=money.text(max(low, spent + at_pace)), high=money.text(high)),
     )
 
 

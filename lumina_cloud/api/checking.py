@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_money
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import CredentialsError, ProviderError, RefusedError, UsageError
@@ -248,9 +248,9 @@ def _beside(rental: RentalRecord, metered: Metered | None, kind: str, charges: S
 # --- all of them ---------------------------------------------------------------------------------------------------------
 
 
-def check(session: Session, since: datetime) -> schema.CheckDocument:
+def check(session: Session, since: datetime) -> of_money.CheckDocument:
     """Compare every rental since a moment with its provider's bill; what is billed for good takes the place of what was metered."""
-    lines: list[schema.CheckLine] = []
+    lines: list[of_money.CheckLine] = []
     notes: list[str] = []
     for name in providers_of(session):
         try:
@@ -261,7 +261,7 @@ def check(session: Session, since: datetime) -> schema.CheckDocument:
     return _document(since, lines, notes)
 
 
-def _unasked(session: Session, name: str, since: datetime, why: str) -> list[schema.CheckLine]:
+def _unasked(session: Session, name: str, since: datetime, why: str) -> list[of_money.CheckLine]:
     """Return a line for each rental whose provider did not answer: what was not compared is not called equal."""
     lines = []
     for rental in session.ledger.rentals_since(name, since):
@@ -278,7 +278,7 @@ def providers_of(session: Session) -> list[str]:
     return [name for name in registry.NAMES if session.ledger.has_rentals(name)]
 
 
-def _check_provider(session: Session, name: str, since: datetime, notes: list[str]) -> Iterable[schema.CheckLine]:
+def _check_provider(session: Session, name: str, since: datetime, notes: list[str]) -> Iterable[of_money.CheckLine]:
     rentals = session.ledger.rentals_since(name, since)
     provider = session.provider(name)
     charges = _billing_of(provider)
@@ -312,7 +312,7 @@ def _disk_price(session: Session, rental: RentalRecord) -> Decimal | None:
     return None
 
 
-def _of_twins(name: str, rental: RentalRecord, bill: Sequence[Charge]) -> list[schema.CheckLine]:
+def _of_twins(name: str, rental: RentalRecord, bill: Sequence[Charge]) -> list[of_money.CheckLine]:
     """Return a line for each other machine that one create of ours made: it is known, and the rental pays for it."""
     lines = []
     for instance_id, charges in groupby(sorted(bill, key=lambda c: c.instance_id), key=lambda c: c.instance_id):
@@ -329,7 +329,7 @@ def _billing_of(provider: Provider) -> Callable[[datetime], Sequence[Charge]] | 
     return provider.charges if isinstance(provider, HasCharges) else None
 
 
-def _strangers(session: Session, name: str, bill: Sequence[Charge]) -> list[schema.CheckLine]:
+def _strangers(session: Session, name: str, bill: Sequence[Charge]) -> list[of_money.CheckLine]:
     """Return a line for each instance that is billed and that this ledger does not know."""
     lines = []
     for instance_id, charges in groupby(sorted(bill, key=lambda c: c.instance_id), key=lambda c: c.instance_id):
@@ -383,7 +383,7 @@ def _record(session: Session, rental: RentalRecord, bill: Sequence[Charge], line
 # --- providers without a bill ---------------------------------------------------------------------------------------------
 
 
-def _witnessed(session: Session, rental: RentalRecord) -> schema.CheckLine:
+def _witnessed(session: Session, rental: RentalRecord) -> of_money.CheckLine:
     """Return the line of a rental at a provider that has no billing interface."""
     metered = _metered(session, rental)
     if metered is None:
@@ -428,8 +428,8 @@ def _listed(session: Session, rental: RentalRecord, metered: Metered) -> Line:
 # --- documents -----------------------------------------------------------------------------------------------------------
 
 
-def _check_line(provider: str, rental: RentalRecord | None, instance_id: str | None, line: Line) -> schema.CheckLine:
-    return schema.CheckLine(
+def _check_line(provider: str, rental: RentalRecord | None, instance_id: str | None, line: Line) -> of_money.CheckLine:
+    return of_money.CheckLine(
         provider=provider,
         rental=None if rental is None else rental.rental_id,
         run=None if rental is None else rental.run_id,
@@ -443,10 +443,10 @@ def _check_line(provider: str, rental: RentalRecord | None, instance_id: str | N
     )
 
 
-def _document(since: datetime, lines: list[schema.CheckLine], notes: list[str]) -> schema.CheckDocument:
+def _document(since: datetime, lines: list[of_money.CheckLine], notes: list[str]) -> of_money.CheckDocument:
     metered = sum((Decimal(line.metered_usd) for line in lines if line.metered_usd is not None), Decimal(0))
     billed = sum((Decimal(line.billed_usd) for line in lines if line.billed_usd is not None), Decimal(0))
-    return schema.CheckDocument(
+    return of_money.CheckDocument(
         since=iso(since),
         lines=lines,
         metered_usd=money.text(metered),

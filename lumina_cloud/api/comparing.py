@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import schema, views
+from lumina_cloud.api import views
+from lumina_cloud.api.documents import of_runs
 from lumina_cloud.core import money
 
 if TYPE_CHECKING:
@@ -16,21 +17,21 @@ POINTS = 60
 """Points of a curve in the document; the run's own file has all."""
 
 
-def compare(ledger: Ledger, runs: Sequence[RunRecord]) -> schema.ComparisonDocument:
+def compare(ledger: Ledger, runs: Sequence[RunRecord]) -> of_runs.ComparisonDocument:
     """Return runs side by side, in the order in which they were named. Losses are compared at the most tokens that all have seen."""
     curves = {run.run_id: ledger.metrics(run.run_id) for run in runs}
     common = min((_seen(curves[run.run_id]) for run in runs), default=0)
     compared = [_compared(ledger, run, curves[run.run_id], common) for run in runs]
-    return schema.ComparisonDocument(tokens_in_common=common, runs=compared)
+    return of_runs.ComparisonDocument(tokens_in_common=common, runs=compared)
 
 
-def _compared(ledger: Ledger, run: RunRecord, curve: Sequence[MetricRecord], common: int) -> schema.ComparedRun:
+def _compared(ledger: Ledger, run: RunRecord, curve: Sequence[MetricRecord], common: int) -> of_runs.ComparedRun:
     charges = ledger.charges(run.run_id)
     results = views.results(run, charges, (), ledger.spent(run.run_id))
     tokens = run.result.get("tokens") or _seen(curve) or None
     usd = ledger.spent(run.run_id)
     drop = run.result.get("loss_first", 0) - run.result.get("loss_last", 0)
-    return schema.ComparedRun(
+    return of_runs.ComparedRun(
         run=run.run_id,
         model=run.model,
         arch=run.arch,
@@ -59,8 +60,8 @@ def _loss_at(curve: Sequence[MetricRecord], tokens: int) -> float | None:
     return sum(upto) / len(upto) if upto and tokens else None
 
 
-def _thinned(curve: Sequence[MetricRecord]) -> list[schema.CurvePoint]:
+def _thinned(curve: Sequence[MetricRecord]) -> list[of_runs.CurvePoint]:
     points = [m for m in curve if "loss" in m.data]
     stride = max(1, -(-len(points) // POINTS))
     kept = [m for n, m in enumerate(points) if n % stride == 0 or n == len(points) - 1]
-    return [schema.CurvePoint(step=m.step, tokens=m.data.get("tokens"), loss=m.data["loss"]) for m in kept]
+    return [of_runs.CurvePoint(step=m.step, tokens=m.data.get("tokens"), loss=m.data["loss"]) for m in kept]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core.errors import RefusedError, UsageError
 from lumina_cloud.runs.states import ACTIVE
 
@@ -55,7 +55,7 @@ def older_than(session: Session, days: float, now: datetime) -> list[Removable]:
     return sorted(found, key=lambda r: r.run.created_at, reverse=True)
 
 
-def remove(session: Session, what: Sequence[Removable]) -> schema.RemovedDocument:
+def remove(session: Session, what: Sequence[Removable]) -> of_keeping.RemovedDocument:
     """Remove runs' files. Their history stays: charges, events, curves, and the list of what the files were."""
     freed = 0
     for one in what:
@@ -67,7 +67,7 @@ def remove(session: Session, what: Sequence[Removable]) -> schema.RemovedDocumen
         one.folder.rename(doomed)
         shutil.rmtree(doomed)
         freed += one.n_bytes
-    return schema.RemovedDocument(runs=[one.run.run_id for one in what], bytes=freed)
+    return of_keeping.RemovedDocument(runs=[one.run.run_id for one in what], bytes=freed)
 
 
 def _size(folder: Path) -> int:

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import schema, settings
+from lumina_cloud.api import settings
+from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core.errors import LedgerError, UsageError
 from lumina_cloud.ledger import Ledger, backups, sqlite_file
 from lumina_cloud.ledger.database import way_back
@@ -34,7 +35,7 @@ def ledger_file(chosen: Settings) -> Path:
 # --- backup, restore, verify ---------------------------------------------------------------------------------------------
 
 
-def backup(ledger: Ledger, target: Path | None, clock: Clock) -> schema.BackupDocument:
+def backup(ledger: Ledger, target: Path | None, clock: Clock) -> of_keeping.BackupDocument:
     """Copy the ledger as of this moment, and look the copy through. Raises LedgerError, UsageError for a target that is there."""
     database = ledger.database
     if database.path is None:
@@ -49,10 +50,10 @@ def backup(ledger: Ledger, target: Path | None, clock: Clock) -> schema.BackupDo
     except LedgerError:
         made.unlink()
         raise
-    return schema.BackupDocument(path=str(made), bytes=made.stat().st_size)
+    return of_keeping.BackupDocument(path=str(made), bytes=made.stat().st_size)
 
 
-def restore(source: Path | None, clock: Clock) -> schema.RestoreDocument:
+def restore(source: Path | None, clock: Clock) -> of_keeping.RestoreDocument:
     """Put a backup, by default the newest, in the ledger's place; the one that was there is kept beside it."""
     chosen = settings.load()
     path = ledger_file(chosen)
@@ -60,7 +61,7 @@ def restore(source: Path | None, clock: Clock) -> schema.RestoreDocument:
     if found is None:
         raise LedgerError(f"there is no backup beside {path}", "lumina doctor --rebuild   does without one")
     kept = backups.restore(path, found, clock)
-    return schema.RestoreDocument(
+    return of_keeping.RestoreDocument(
         path=str(path),
         backup=str(found),
         kept=None if kept is None else str(kept),
@@ -68,7 +69,7 @@ def restore(source: Path | None, clock: Clock) -> schema.RestoreDocument:
     )
 
 
-def verify(clock: Clock, *, files: bool = False, accept: bool = False) -> schema.VerifyDocument:
+def verify(clock: Clock, *, files: bool = False, accept: bool = False) -> of_keeping.VerifyDocument:
     """Look through all of the ledger, and with `files` through what came home of each run.
 
     With `accept` a ledger that has lost its newest transactions, and is whole otherwise, is gone on with.
@@ -83,7 +84,7 @@ def verify(clock: Clock, *, files: bool = False, accept: bool = False) -> schema
         ledger = Ledger.open(chosen.home, clock)
     except LedgerError as error:
         where = str(ledger_file(chosen))
-        return schema.VerifyDocument(ledger=where, ok=False, rows={}, problems=[error.message], way_back=error.hint)
+        return of_keeping.VerifyDocument(ledger=where, ok=False, rows={}, problems=[error.message], way_back=error.hint)
     try:
         found = look_through(ledger.database)
         if files and not found.problems:
@@ -92,7 +93,7 @@ def verify(clock: Clock, *, files: bool = False, accept: bool = False) -> schema
         if accept and not found.problems:
             with ledger.transaction() as tx:
                 tx.add_event("ledger.accepted")
-        return schema.VerifyDocument(
+        return of_keeping.VerifyDocument(
             ledger=ledger.database.where,
             ok=not found.problems,
             rows=found.rows,
@@ -144,7 +145,7 @@ def export(ledger: Ledger, target: Path | None, write: Callable[[str], Any]) -> 
     return count - 2
 
 
-def import_(ledger: Ledger, source: Path) -> schema.ImportDocument:
+def import_(ledger: Ledger, source: Path) -> of_keeping.ImportDocument:
     """Add an export's rows to the ledger: all, or none. Raises LedgerError, UsageError for a file that cannot be read."""
     from lumina_cloud.ledger import portable
 
@@ -153,4 +154,4 @@ def import_(ledger: Ledger, source: Path) -> schema.ImportDocument:
             records = portable.read(lines)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {source}: {error}", "lumina ledger export FILE makes one") from error
-    return schema.ImportDocument(added=portable.put(ledger.database, records), rows=len(records))
+    return of_keeping.ImportDocument(added=portable.put(ledger.database, records), rows=len(records))

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import budgets, market, planning, schema
+from lumina_cloud.api import budgets, market, planning
+from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import BadReply, NoCapacity, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
@@ -90,10 +91,10 @@ class Prepared:
     """What costs another sum than when the plan was made."""
     terms: Terms = field(default_factory=Terms)
 
-    def as_document(self) -> schema.DryRun:
+    def as_document(self) -> of_plans.DryRun:
         """Return it as `--dry-run --json` prints it."""
         config = self.row.estimate.config
-        return schema.DryRun(
+        return of_plans.DryRun(
             plan=self.planned.document.plan,
             row=planning.row(self.row),
             workload=planning.workload(config),
@@ -101,20 +102,20 @@ class Prepared:
             hours_cap=self.cap.seconds / 3600,
             config=asdict(config),
             price_changes=[
-                schema.PriceChange(what=c.what, planned=money.text(c.planned), now=money.text(c.now), percent=c.percent)
+                of_plans.PriceChange(what=c.what, planned=money.text(c.planned), now=money.text(c.now), percent=c.percent)
                 for c in self.price_changes
             ],
             on_drift=self.purpose.on_drift,
             kept=self._kept(),
         )
 
-    def _kept(self) -> schema.Kept | None:
+    def _kept(self) -> of_plans.Kept | None:
         if self.row.machine.provider == "local":
             return None
         config = self.row.estimate.config
         parameters = workloads.parameters(config).total
         made = keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=self.terms.store)
-        return schema.Kept(
+        return of_plans.Kept(
             where=made.where,
             checkpoint_gb=made.checkpoint_bytes / 1e9,
             checkpoint_seconds=made.checkpoint_seconds,

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-    from lumina_cloud.api import market, schema
+    from lumina_cloud.api import market
+    from lumina_cloud.api.documents import of_markets, of_money, of_plans, of_runs
     from lumina_cloud.api.following import Listener
     from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
@@ -183,7 +184,7 @@ class Lumina:
         document = again.document.model_copy(update={"notes": [*probing.notes(found, before, after), *again.document.notes]})
         return replace(again, document=document, record=replace(again.record, result=document.model_dump(mode="json")))
 
-    def plan_backwards(self, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal) -> schema.PlanDocument:
+    def plan_backwards(self, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal) -> of_plans.PlanDocument:
         """Answer what is best within a budget and a deadline, or cheapest for a loss. The answer's plan is kept. Raises UsageError."""
         from lumina_cloud.api import planning, turning
 
@@ -193,27 +194,27 @@ class Lumina:
         planning.keep(self.session, made)
         return made.document
 
-    def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, schema.OffersDocument]:
+    def offers(self, wanted: OfferQuery, provider: str | None = None) -> tuple[market.Market, of_markets.OffersDocument]:
         """Ask every cloud at once, or one provider, for what can be rented now. Raises UsageError for an unknown provider."""
         from lumina_cloud.api import market
 
         found = self.look(wanted, provider)
         return found, market.document(found, self.clock.now())
 
-    def prices(self, gpu: str | None = None, provider: str | None = None, days: float = 30.0) -> schema.PricesDocument:
+    def prices(self, gpu: str | None = None, provider: str | None = None, days: float = 30.0) -> of_markets.PricesDocument:
         """Return the price book beside what the markets asked whenever they were looked at."""
         from lumina_cloud.api import market
 
         return market.history(self.session, gpu, provider, days)
 
-    def accuracy(self) -> schema.AccuracyDocument:
+    def accuracy(self) -> of_plans.AccuracyDocument:
         """Return how plans turned out: predicted against actual, per figure, over all finished runs."""
         from lumina_cloud.api import teaching
 
         self.settle()
         return teaching.accuracy(self.ledger)
 
-    def doctor(self) -> schema.DoctorDocument:
+    def doctor(self) -> of_markets.DoctorDocument:
         """Check providers, SSH, disk and clock."""
         from lumina_cloud.api import doctor
 
@@ -345,9 +346,10 @@ class Lumina:
             raise UsageError(f"{name!r} could be {', '.join(matches[:6])}", "type more of the name")
         raise _unknown_run(name, self.ledger.run_names())
 
-    def status(self, *, everything: bool = False) -> schema.StatusDocument:
+    def status(self, *, everything: bool = False) -> of_runs.StatusDocument:
         """Return what is running and what it has cost: runs that go on and the newest others, or all of them."""
-        from lumina_cloud.api import schema, views
+        from lumina_cloud.api import views
+        from lumina_cloud.api.documents import of_runs
 
         self.settle()
         now, open_rentals = self.clock.now(), self.ledger.open_rentals()
@@ -361,9 +363,9 @@ class Lumina:
         for run in sorted(shown.values(), key=lambda r: r.created_at, reverse=True):
             mine = [r for r in open_rentals if r.run_id == run.run_id]
             runs.append(views.run_status(run, views.running_cost(charges[run.run_id], mine, now), now))
-        return schema.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals], more=more)
+        return of_runs.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals], more=more)
 
-    def results(self, name: str) -> schema.ResultsDocument:
+    def results(self, name: str) -> of_runs.ResultsDocument:
         """Return planned beside actual for one run."""
         from lumina_cloud.api import views
 
@@ -373,20 +375,22 @@ class Lumina:
 
     def sample(
         self, name: str, prompt: str, *, max_new_tokens: int = 100, temperature: float = 0.0, seed: int = 0
-    ) -> schema.SampleDocument:
+    ) -> of_runs.SampleDocument:
         """Return what a run's model writes after a prompt. `name` may also be a results folder or a checkpoint."""
-        from lumina_cloud.api import schema, weights
+        from lumina_cloud.api import weights
+        from lumina_cloud.api.documents import of_runs
 
         folder = self._weights_folder(name)
         text = weights.sample(folder, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        return schema.SampleDocument(run=name, prompt=prompt, text=text)
+        return of_runs.SampleDocument(run=name, prompt=prompt, text=text)
 
-    def weights(self, name: str, target: Path, *, dtype: str = "float32") -> schema.WeightsDocument:
+    def weights(self, name: str, target: Path, *, dtype: str = "float32") -> of_runs.WeightsDocument:
         """Write a run's model for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
-        from lumina_cloud.api import schema, weights
+        from lumina_cloud.api import weights
+        from lumina_cloud.api.documents import of_runs
 
         said = weights.export(self._weights_folder(name), target, dtype=dtype)
-        return schema.WeightsDocument(run=name, path=str(target), load=said)
+        return of_runs.WeightsDocument(run=name, path=str(target), load=said)
 
     def _weights_folder(self, name: str) -> Path:
         if (Path(name) / "run.json").is_file():
@@ -400,7 +404,7 @@ class Lumina:
         """Return a run's steps."""
         return self.ledger.metrics(self.find(name).run_id)
 
-    def costs(self, by: str) -> schema.CostsDocument:
+    def costs(self, by: str) -> of_money.CostsDocument:
         """Return spending under each value of a key, in all, and where this month is going. Raises UsageError for another key."""
         from lumina_cloud.api import budgets, views
 
@@ -409,21 +413,21 @@ class Lumina:
         total = self.ledger.spending("all")
         return views.costs(key, self.ledger.costs(key), total[0] if total else None, budgets.forecast(self.ledger, self.clock.now()))
 
-    def compare(self, names: Sequence[str]) -> schema.ComparisonDocument:
+    def compare(self, names: Sequence[str]) -> of_runs.ComparisonDocument:
         """Return runs side by side, in the order in which they are named. Raises UsageError for an unknown one."""
         from lumina_cloud.api import comparing
 
         self.settle()
         return comparing.compare(self.ledger, list({run.run_id: run for run in map(self.find, names)}.values()))
 
-    def check_costs(self, since: str | None = None) -> schema.CheckDocument:
+    def check_costs(self, since: str | None = None) -> of_money.CheckDocument:
         """Compare the ledger with what the providers have billed. Raises UsageError for a malformed day, ProviderError."""
         from lumina_cloud.api import checking
 
         self.settle()
         return checking.check(self.session, checking.first_day(since, self.clock.now()))
 
-    def budget(self) -> schema.BudgetDocument:
+    def budget(self) -> of_money.BudgetDocument:
         """Return the caps on months and projects, and what is left of them."""
         from lumina_cloud.api import budgets
 

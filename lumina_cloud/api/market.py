@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_markets
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
 from lumina_cloud.core.clock import iso
@@ -176,7 +176,7 @@ def _key(price: PriceRecord) -> tuple[str, str, int, bool]:
     return (price.provider, price.gpu, price.count, price.interruptible)
 
 
-def history(session: Session, gpu: str | None, provider: str | None, days: float) -> schema.PricesDocument:
+def history(session: Session, gpu: str | None, provider: str | None, days: float) -> of_markets.PricesDocument:
     """Return the price book beside what was seen. Raises UsageError for unknown names."""
     if provider is not None:
         registry.check_name(provider)
@@ -184,11 +184,11 @@ def history(session: Session, gpu: str | None, provider: str | None, days: float
         raise UsageError(f"--days is {days:g}, but must be above 0", "e.g. --days 30")
     name = None if gpu is None else gpus.resolve(gpu).name
     seen = session.ledger.prices(session.clock.now() - timedelta(days=days), name, provider)
-    return schema.PricesDocument(
+    return of_markets.PricesDocument(
         gpu=name,
         book=[_book_row(p) for p in _book(session.settings, name, provider)],
         seen=[
-            schema.PriceSeen(
+            of_markets.PriceSeen(
                 seen_at=iso(p.seen_at),
                 provider=p.provider,
                 gpu=p.gpu,
@@ -207,8 +207,8 @@ def _book(settings: Settings, gpu: str | None, provider: str | None) -> Iterable
     return [p for p in book if gpu in (None, p.gpu) and provider in (None, p.provider)]
 
 
-def _book_row(price: prices.Price) -> schema.BookPrice:
-    return schema.BookPrice(
+def _book_row(price: prices.Price) -> of_markets.BookPrice:
+    return of_markets.BookPrice(
         provider=price.provider,
         gpu=price.gpu,
         count=price.count,
@@ -222,21 +222,21 @@ def _book_row(price: prices.Price) -> schema.BookPrice:
 # --- documents ------------------------------------------------------------------------------------------------------------
 
 
-def document(market: Market, now: datetime) -> schema.OffersDocument:
+def document(market: Market, now: datetime) -> of_markets.OffersDocument:
     """Return the market as scripts read it."""
-    return schema.OffersDocument(
+    return of_markets.OffersDocument(
         asked_at=iso(market.asked_at),
         offers=[_row(offer, market.asked_at, now) for offer in market.offers],
         failed=[
-            schema.ProviderFailure(provider=s.provider, kind=s.error.kind, message=s.error.message, hint=s.error.hint)
+            of_markets.ProviderFailure(provider=s.provider, kind=s.error.kind, message=s.error.message, hint=s.error.hint)
             for s in market.silent
         ],
     )
 
 
-def _row(offer: Offer, asked_at: datetime, now: datetime) -> schema.OfferRow:
+def _row(offer: Offer, asked_at: datetime, now: datetime) -> of_markets.OfferRow:
     seen_at = offer.seen_at or asked_at
-    return schema.OfferRow(
+    return of_markets.OfferRow(
         provider=offer.provider,
         offer=offer.offer_id,
         gpu=offer.gpu,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import cpu_benchmark, market, probing, refitting, schema, teaching
+from lumina_cloud.api import cpu_benchmark, market, probing, refitting, teaching
+from lumina_cloud.api.documents import of_plans, root
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
@@ -60,7 +61,7 @@ class MachineFilter:
 class Planned:
     """A plan as the planner made it, and as scripts read it."""
 
-    document: schema.PlanDocument
+    document: of_plans.PlanDocument
     plan: planner.Plan
     workloads: Workloads
     record: PlanRecord
@@ -208,15 +209,15 @@ def no_price(wanted: MachineFilter) -> UsageError:
 # --- documents -----------------------------------------------------------------------------------------------------------
 
 
-def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str], *, named: bool) -> schema.PlanDocument:
+def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str], *, named: bool) -> of_plans.PlanDocument:
     best = result.recommendation
-    return schema.PlanDocument(
+    return of_plans.PlanDocument(
         plan=f"p-{short_id(6)}",
         workloads=[workload(config) for config in built.configs],
         rows=[row(r) for r in result.rows],
         recipes=[_recipe(r) for r in recipes.recipes(built.configs, result, built.fixed)],
         published=[
-            schema.Published(
+            of_plans.Published(
                 model=p.model,
                 arch=p.arch,
                 loss=p.loss,
@@ -245,10 +246,10 @@ def _judged(result: planner.Plan) -> list[str]:
     return [refitting.judged_example()[0]] if asked else []
 
 
-def row(r: planner.Row) -> schema.PlanRow:
+def row(r: planner.Row) -> of_plans.PlanRow:
     """Return one row as scripts read it."""
     e = r.estimate
-    return schema.PlanRow(
+    return of_plans.PlanRow(
         model=r.model,
         arch=r.arch,
         gpu=r.machine.gpu.name,
@@ -275,9 +276,9 @@ def row(r: planner.Row) -> schema.PlanRow:
     )
 
 
-def _recipe(r: recipes.RecipeRow) -> schema.RecipeRow:
+def _recipe(r: recipes.RecipeRow) -> of_plans.RecipeRow:
     e = r.estimate
-    return schema.RecipeRow(
+    return of_plans.RecipeRow(
         arch=r.arch,
         recipe=r.recipe,
         mod_every=r.mod_every,
@@ -293,9 +294,9 @@ def _recipe(r: recipes.RecipeRow) -> schema.RecipeRow:
     )
 
 
-def _layout(r: planner.Row) -> schema.Layout:
+def _layout(r: planner.Row) -> of_plans.Layout:
     layout = r.estimate.config.layout
-    return schema.Layout(
+    return of_plans.Layout(
         micro_batch=layout.micro_batch,
         grad_accum=layout.grad_accum,
         zero_stage=layout.zero_stage,
@@ -305,9 +306,9 @@ def _layout(r: planner.Row) -> schema.Layout:
     )
 
 
-def _recommended(best: planner.Recommendation) -> schema.Recommended:
+def _recommended(best: planner.Recommendation) -> of_plans.Recommended:
     r = best.row
-    return schema.Recommended(
+    return of_plans.Recommended(
         model=r.model,
         arch=r.arch,
         gpu=r.machine.gpu.name,
@@ -321,11 +322,11 @@ def _recommended(best: planner.Recommendation) -> schema.Recommended:
     )
 
 
-def workload(config: Any) -> schema.Workload:
+def workload(config: Any) -> of_plans.Workload:
     """Return what is to be computed as scripts read it."""
     counted = workloads.parameters(config)
     training = config.training
-    return schema.Workload(
+    return of_plans.Workload(
         model=config.preset,
         arch=config.model.arch,
         parameters_total=counted.total,
@@ -340,11 +341,11 @@ def workload(config: Any) -> schema.Workload:
     )
 
 
-def interval(value: Interval) -> schema.Range:
+def interval(value: Interval) -> root.Range:
     """Return an estimate as scripts read it."""
-    return schema.Range(low=value.low, mid=value.mid, high=value.high)
+    return root.Range(low=value.low, mid=value.mid, high=value.high)
 
 
-def money_interval(value: MoneyInterval) -> schema.MoneyRange:
+def money_interval(value: MoneyInterval) -> root.MoneyRange:
     """Return an estimate of money as scripts read it."""
-    return schema.MoneyRange(low=money.text(value.low), mid=money.text(value.mid), high=money.text(value.high))
+    return root.MoneyRange(low=money.text(value.low), mid=money.text(value.mid), high=money.text(value.high))

@@ -9,12 +9,12 @@ from lumina_cloud.core.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_plans
 
 KINDS = (".png", ".svg", ".pdf")
 
 
-def draw(path: Path, document: schema.PlanDocument) -> None:
+def draw(path: Path, document: of_plans.PlanDocument) -> None:
     """Write the chart of a plan. Raises UsageError for another kind of file, without matplotlib, or where it cannot be written."""
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"--plot is {path}, and a chart is {', '.join(KINDS)}", f"--plot {path.with_suffix('.png')}")
@@ -39,14 +39,14 @@ def draw(path: Path, document: schema.PlanDocument) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}", "give --plot a file in a folder that exists") from error
 
 
-def _points(axes: Any, rows: list[schema.PlanRow], arch: str) -> None:
+def _points(axes: Any, rows: list[of_plans.PlanRow], arch: str) -> None:
     hours, usd = [r.hours.mid for r in rows], [float(r.usd.mid) for r in rows]
     across = [[r.hours.mid - r.hours.low for r in rows], [r.hours.high - r.hours.mid for r in rows]]
     up = [[float(r.usd.mid) - float(r.usd.low) for r in rows], [float(r.usd.high) - float(r.usd.mid) for r in rows]]
     axes.errorbar(hours, usd, xerr=across, yerr=up, fmt="o", markersize=5, elinewidth=0.5, alpha=0.7, label=arch)
 
 
-def _front(axes: Any, rows: list[schema.PlanRow]) -> None:
+def _front(axes: Any, rows: list[of_plans.PlanRow]) -> None:
     ordered = sorted(rows, key=lambda r: r.hours.mid)
     hours, usd = [r.hours.mid for r in ordered], [float(r.usd.mid) for r in ordered]
     axes.plot(hours, usd, "-D", color="black", markersize=8, markerfacecolor="none", label="front")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import DataError, RefusedError
 from lumina_cloud.runs import workloads
@@ -39,16 +39,16 @@ class DataRequest:
     seed: int = 0
 
 
-def prepare(request: DataRequest, to: str, tell: Callable[[str], None]) -> schema.PreparedDataDocument:
+def prepare(request: DataRequest, to: str, tell: Callable[[str], None]) -> of_keeping.PreparedDataDocument:
     """Write shards into `to`; `tell` is given the progress. Raises DataError, UsageError or RefusedError."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise RefusedError(f"preparing data needs {' and '.join(missing)}, not installed here", "pip install 'lumina-cloud[trainer]'")
     said = _trainer(tell, "prepare", request.source, "--to", to, "--seed", str(request.seed), *_options(request, with_length=True))
-    return schema.PreparedDataDocument.model_validate({name: said[name] for name in schema.PreparedDataDocument.model_fields})
+    return of_keeping.PreparedDataDocument.model_validate(said)
 
 
-def check(request: DataRequest) -> schema.CheckedDataDocument:
+def check(request: DataRequest) -> of_keeping.CheckedDataDocument:
     """Return what a source holds. Raises DataError for one that is empty, damaged or not there."""
     path = Path(request.source).expanduser()
     if request.source != "stdlib" and not path.exists():
@@ -56,7 +56,7 @@ def check(request: DataRequest) -> schema.CheckedDataDocument:
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         return _estimated(request, path)
     said = _trainer(lambda _line: None, "check", request.source, *_options(request, with_length=False))
-    return schema.CheckedDataDocument.model_validate({name: said.get(name) for name in schema.CheckedDataDocument.model_fields})
+    return of_keeping.CheckedDataDocument.model_validate({"documents": None, **said})
 
 
 def _options(request: DataRequest, *, with_length: bool) -> list[str]:
@@ -97,7 +97,7 @@ def _trainer(tell: Callable[[str], None], verb: str, *arguments: str) -> dict[st
     return said
 
 
-def _estimated(request: DataRequest, path: Path) -> schema.CheckedDataDocument:
+def _estimated(request: DataRequest, path: Path) -> of_keeping.CheckedDataDocument:
     """Return what the size of the text suggests."""
     try:
         preset = trainer_config.preset(request.model or "b1", "dense")
@@ -108,7 +108,7 @@ def _estimated(request: DataRequest, path: Path) -> schema.CheckedDataDocument:
     if wanted is None and request.model is not None:
         wanted = preset.training.tokens
     tokens = workloads.estimated_tokens(path, vocab)
-    return schema.CheckedDataDocument(
+    return of_keeping.CheckedDataDocument(
         path=request.source,
         kind="text",
         documents=None,

@@ -7,7 +7,8 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import schema, settings
+from lumina_cloud.api import settings
+from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.api.keeping import ledger_file
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import CredentialsError, LedgerError, ProviderError, RefusedError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TAG = re.compile(r"lumina-(?P<run>.+)-(?P<attempt>\d{1,6})")
 
 
-def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[str]) -> schema.RebuildDocument:
+def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[str]) -> of_keeping.RebuildDocument:
     """Make a ledger anew of what can still be read: the damaged file, its backups, and the providers' lists.
 
     What is read is what matches its seal. An instance with a tag of ours whose rental is not known becomes one, of a run that is
@@ -53,7 +54,7 @@ def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[st
     counts: dict[str, int] = {}
     for cls, _key in records:
         counts[cls.__name__] = counts.get(cls.__name__, 0) + 1
-    return schema.RebuildDocument(
+    return of_keeping.RebuildDocument(
         path=str(path),
         sources=[str(s) for s in sources],
         kept=None if kept is None else str(kept),
@@ -63,7 +64,7 @@ def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[st
     )
 
 
-def rebuild_here() -> schema.RebuildDocument:
+def rebuild_here() -> of_keeping.RebuildDocument:
     """Rebuild the ledger of this home, asking every provider whose key is here."""
     import os
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_plans, root
 from lumina_cloud.core import money
 from lumina_cloud.planner.remedies import Remedy, need, plain, remedies
 
@@ -20,7 +20,7 @@ MOST_MISFITS = 4
 """Machines of a plan for which changes are looked for."""
 
 
-def misfits(request: WorkloadRequest, built: Workloads, plan: Plan, *, named: bool) -> list[schema.Misfit]:
+def misfits(request: WorkloadRequest, built: Workloads, plan: Plan, *, named: bool) -> list[of_plans.Misfit]:
     """Return the machines nearest to fitting, of every architecture that fits nowhere; with a GPU `named`, of every one asked for."""
     rows = list(_nearest(plan, named=named))[:MOST_MISFITS]
     by_arch = {config.model.arch: config for config in built.configs}
@@ -39,9 +39,9 @@ def _nearest(plan: Plan, *, named: bool) -> Iterator[Row]:
         yield row
 
 
-def _misfit(request: WorkloadRequest, row: Row, found: tuple[Remedy, ...]) -> schema.Misfit:
+def _misfit(request: WorkloadRequest, row: Row, found: tuple[Remedy, ...]) -> of_plans.Misfit:
     e, m = row.estimate, row.machine
-    return schema.Misfit(
+    return of_plans.Misfit(
         model=row.model,
         arch=row.arch,
         gpu=m.gpu.name,
@@ -54,11 +54,11 @@ def _misfit(request: WorkloadRequest, row: Row, found: tuple[Remedy, ...]) -> sc
     )
 
 
-def _remedy(request: WorkloadRequest, row: Row, remedy: Remedy) -> schema.Remedy:
+def _remedy(request: WorkloadRequest, row: Row, remedy: Remedy) -> of_plans.Remedy:
     layout = remedy.config.layout
-    return schema.Remedy(
-        changes=[schema.Change(name=c.name, before=c.before, after=c.after) for c in remedy.changes],
-        layout=schema.Layout(
+    return of_plans.Remedy(
+        changes=[of_plans.Change(name=c.name, before=c.before, after=c.after) for c in remedy.changes],
+        layout=of_plans.Layout(
             micro_batch=layout.micro_batch,
             grad_accum=layout.grad_accum,
             zero_stage=layout.zero_stage,
@@ -88,12 +88,12 @@ def _typed(request: WorkloadRequest, row: Row, remedy: Remedy) -> str:
     return shlex.join(words)
 
 
-def _range(value: Interval) -> schema.Range:
-    return schema.Range(low=value.low, mid=value.mid, high=value.high)
+def _range(value: Interval) -> root.Range:
+    return root.Range(low=value.low, mid=value.mid, high=value.high)
 
 
-def _money(value: MoneyInterval) -> schema.MoneyRange:
-    return schema.MoneyRange(low=money.text(value.low), mid=money.text(value.mid), high=money.text(value.high))
+def _money(value: MoneyInterval) -> root.MoneyRange:
+    return root.MoneyRange(low=money.text(value.low), mid=money.text(value.mid), high=money.text(value.high))
 
 
 def judged_example() -> tuple[str, bool]:

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from lumina_cloud.api import planning, refitting
+from lumina_cloud.api.documents import of_claims
 from lumina_cloud.catalog import benchmarks, gpus
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
@@ -24,121 +23,7 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.sections import Rows
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Figures(_Document):
-    """One model and architecture with its figures; None where none is known."""
-
-    model: str
-    arch: str
-    on: str
-    loss: float | None = None
-    hours: float | None = None
-    usd: str | None = None
-    tokens: int | None = None
-    fits: bool | None = None
-    basis: str = "modelled"
-
-
-class Winner(_Document):
-    """The best of one category: as published, and by modelled figures."""
-
-    category: str
-    published: Figures
-    modelled: Figures | None
-
-
-class Tier(_Document):
-    """What a budget tier buys: as published; which of the document's workloads really cost that; the best model for its top."""
-
-    name: str
-    usd: list[str]
-    published: list[Figures]
-    modelled: list[Figures]
-    best_for_it: Figures | None
-
-
-class CostPerBillion(_Document):
-    """Dollars for 10^9 tokens."""
-
-    model: str
-    arch: str
-    published: str
-    modelled: str | None
-    ratio: float | None
-
-
-class Insight(_Document):
-    """One architecture against dense, percent as (least, most); negative is less. Published ranges carry the document's sign."""
-
-    arch: str
-    published: dict[str, list[float]]
-    loss_percent: list[float]
-    hours_percent: list[float]
-    memory_percent: list[float]
-    usd_percent: list[float]
-    sizes: list[str]
-
-
-class Breakdown(_Document):
-    """Hours by part."""
-
-    model: str
-    arch: str
-    on: str
-    published: dict[str, float]
-    modelled: dict[str, float]
-
-
-class ScenarioOption(_Document):
-    """One way through the example project."""
-
-    name: str
-    label: str
-    published: Figures
-    modelled: Figures
-
-
-class Stage(_Document):
-    """One stage of the train-small-first strategy."""
-
-    stage: int
-    published_usd: str
-    modelled: Figures
-    spent_usd: str
-    decision: str
-
-
-class MemoryTip(_Document):
-    """One memory tip alone: GiB before and after, at most."""
-
-    name: str
-    before_gib: float
-    after_gib: float
-    saved_percent: float
-    fits: bool
-
-
-class SectionsDocument(_Document):
-    """`lumina compare --json` without runs."""
-
-    machines: int
-    rows: list[tuple[Figures, Figures | None]]
-    """Published and modelled."""
-    winners: list[Winner]
-    tiers: list[Tier]
-    cost_per_billion_tokens: list[CostPerBillion]
-    insights: list[Insight]
-    breakdowns: list[Breakdown]
-    scenario: list[ScenarioOption]
-    strategy: list[Stage]
-    memory_tips: list[MemoryTip]
-    memory_example: str
-
-
-def compare(settings: Settings) -> SectionsDocument:
+def compare(settings: Settings) -> of_claims.SectionsDocument:
     """Return every section of the document computed from modelled figures, on the machines of the price book."""
     document = benchmarks.load()
     machines = [m for m in planning.machines(settings, planning.MachineFilter()) if m.provider != "local"]
@@ -146,11 +31,11 @@ def compare(settings: Settings) -> SectionsDocument:
     won = sections.winners(rows) if rows else {}
     example = document.memory_example
     card = Machine("runpod", gpus.resolve(example.hardware), 1, Decimal(0), False)
-    return SectionsDocument(
+    return of_claims.SectionsDocument(
         machines=len(machines),
         rows=[(_published(document, r.model, r.arch), _of(rows.get((r.model, r.arch)))) for r in document.rows],
         winners=[
-            Winner(category=w.category, published=_published(document, w.model, w.arch), modelled=_of(won.get(w.category)))
+            of_claims.Winner(category=w.category, published=_published(document, w.model, w.arch), modelled=_of(won.get(w.category)))
             for w in document.winners
         ],
         tiers=[_tier(document, tier, rows, machines) for tier in document.tiers],
@@ -159,7 +44,7 @@ def compare(settings: Settings) -> SectionsDocument:
         breakdowns=[_breakdown(document, b) for b in document.breakdowns],
         scenario=[_option(document, option) for option in document.scenario.options],
         strategy=[
-            Stage(
+            of_claims.Stage(
                 stage=n,
                 published_usd=money.text(s.published_usd),
                 modelled=_figures(s.row),
@@ -169,7 +54,7 @@ def compare(settings: Settings) -> SectionsDocument:
             for n, s in enumerate(sections.strategy(document, rows), 1)
         ],
         memory_tips=[
-            MemoryTip(
+            of_claims.MemoryTip(
                 name=t.name,
                 before_gib=round(t.before_gib, 2),
                 after_gib=round(t.after_gib, 2),
@@ -182,9 +67,9 @@ def compare(settings: Settings) -> SectionsDocument:
     )
 
 
-def _figures(row: Row) -> Figures:
+def _figures(row: Row) -> of_claims.Figures:
     e, m = row.estimate, row.machine
-    return Figures(
+    return of_claims.Figures(
         model=row.model,
         arch=row.arch,
         on=f"{m.count} x {m.gpu.name} ({m.provider})",
@@ -196,13 +81,13 @@ def _figures(row: Row) -> Figures:
     )
 
 
-def _of(row: Row | None) -> Figures | None:
+def _of(row: Row | None) -> of_claims.Figures | None:
     return None if row is None else _figures(row)
 
 
-def _published(document: Benchmark, model: str, arch: str) -> Figures:
+def _published(document: Benchmark, model: str, arch: str) -> of_claims.Figures:
     row = next(r for r in document.rows if (r.model, r.arch) == (model, arch))
-    return Figures(
+    return of_claims.Figures(
         model=model,
         arch=arch,
         on=row.hardware or row.machine,
@@ -214,13 +99,13 @@ def _published(document: Benchmark, model: str, arch: str) -> Figures:
     )
 
 
-def _tier(document: Benchmark, tier: benchmarks.Tier, rows: Rows, machines: list[Machine]) -> Tier:
+def _tier(document: Benchmark, tier: benchmarks.Tier, rows: Rows, machines: list[Machine]) -> of_claims.Tier:
     low, high = tier.usd_range[0], tier.usd_range[-1]
     inside = [row for row in rows.values() if low <= row.estimate.usd.mid <= high]
     answer = sections.tier_answer(high, machines, ARCHS)
     best = None
     if answer is not None:
-        best = Figures(
+        best = of_claims.Figures(
             model=f"{answer.parameters / 1e6:,.0f}M",
             arch=answer.config.model.arch,
             on=f"{answer.machine.count} x {answer.machine.gpu.name} ({answer.machine.provider})",
@@ -230,7 +115,7 @@ def _tier(document: Benchmark, tier: benchmarks.Tier, rows: Rows, machines: list
             tokens=answer.config.training.tokens,
             fits=True,
         )
-    return Tier(
+    return of_claims.Tier(
         name=tier.name,
         usd=[money.text(low), money.text(high)],
         published=[_published(document, tier.model, arch) for arch in tier.archs],
@@ -239,10 +124,10 @@ def _tier(document: Benchmark, tier: benchmarks.Tier, rows: Rows, machines: list
     )
 
 
-def _per_billion(line: benchmarks.CostPerBillion, rows: Rows) -> CostPerBillion:
+def _per_billion(line: benchmarks.CostPerBillion, rows: Rows) -> of_claims.CostPerBillion:
     row = rows.get((line.model, line.arch))
     ours = None if row is None else sections.usd_per_billion_tokens(row)
-    return CostPerBillion(
+    return of_claims.CostPerBillion(
         model=line.model,
         arch=line.arch,
         published=money.text(line.usd),
@@ -251,11 +136,11 @@ def _per_billion(line: benchmarks.CostPerBillion, rows: Rows) -> CostPerBillion:
     )
 
 
-def _insights(document: Benchmark, rows: Rows) -> list[Insight]:
+def _insights(document: Benchmark, rows: Rows) -> list[of_claims.Insight]:
     said = {i.arch: i for i in document.insights}
     names = ("loss_better_percent", "loss_worse_percent", "slower_percent", "faster_percent")
     return [
-        Insight(
+        of_claims.Insight(
             arch=a.arch,
             published={name: list(getattr(said[a.arch], name)) for name in names if getattr(said[a.arch], name)},
             loss_percent=_rounded(a.loss),
@@ -278,7 +163,7 @@ def _machine(document: Benchmark, model: str, arch: str) -> Machine:
     return Machine("runpod", gpus.resolve(row.gpu or "RTX4090"), row.gpus or 1, price, False)
 
 
-def _breakdown(document: Benchmark, said: benchmarks.Breakdown) -> Breakdown:
+def _breakdown(document: Benchmark, said: benchmarks.Breakdown) -> of_claims.Breakdown:
     machine = _machine(document, said.model, said.arch)
     found = estimate(preset(said.model, said.arch), machine)
     published = {
@@ -290,7 +175,7 @@ def _breakdown(document: Benchmark, said: benchmarks.Breakdown) -> Breakdown:
         "summed": said.summed_hours,
     }
     parts = {} if found.parts is None else asdict(found.parts)
-    return Breakdown(
+    return of_claims.Breakdown(
         model=said.model,
         arch=said.arch,
         on=f"{machine.count} x {machine.gpu.name}",
@@ -299,10 +184,10 @@ def _breakdown(document: Benchmark, said: benchmarks.Breakdown) -> Breakdown:
     )
 
 
-def _option(document: Benchmark, option: Option) -> ScenarioOption:
+def _option(document: Benchmark, option: Option) -> of_claims.ScenarioOption:
     price = next((p.usd_per_hour for p in document.prices if p.hardware.startswith(option.hardware)), Decimal(0))
     machine = Machine("runpod", gpus.resolve(option.hardware), 1, price, False)
-    published = Figures(
+    published = of_claims.Figures(
         model=option.model,
         arch=option.arch,
         on=option.hardware,
@@ -314,9 +199,9 @@ def _option(document: Benchmark, option: Option) -> ScenarioOption:
     try:
         e = estimate(preset(option.model, option.arch), machine)
     except UsageError:
-        ours = Figures(model=option.model, arch=option.arch, on=option.hardware, fits=False)
+        ours = of_claims.Figures(model=option.model, arch=option.arch, on=option.hardware, fits=False)
     else:
-        ours = Figures(
+        ours = of_claims.Figures(
             model=option.model,
             arch=option.arch,
             on=f"1 x {machine.gpu.name}",
@@ -326,4 +211,4 @@ def _option(document: Benchmark, option: Option) -> ScenarioOption:
             tokens=e.config.training.tokens,
             fits=e.fits,
         )
-    return ScenarioOption(name=option.name, label=option.label, published=published, modelled=ours)
+    return of_claims.ScenarioOption(name=option.name, label=option.label, published=published, modelled=ours)

@@ -22,7 +22,7 @@ from lumina_cloud.core.errors import UsageError
 from lumina_cloud.runs.workloads import WorkloadRequest
 
 if TYPE_CHECKING:
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_plans
     from lumina_cloud.planner.plan import Row
 
 VERSION = 1
@@ -103,7 +103,7 @@ class Shared:
     """What it was to cost, as expected."""
 
 
-def save(path: Path, request: WorkloadRequest, document: schema.PlanDocument) -> None:
+def save(path: Path, request: WorkloadRequest, document: of_plans.PlanDocument) -> None:
     """Write a plan's recommendation. Raises UsageError where there is none, or the file cannot be written."""
     best = document.recommendation
     if best is None:

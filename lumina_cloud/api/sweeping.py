@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from lumina_cloud.api import launching, planning, requests, schema
+from lumina_cloud.api import launching, planning, requests
+from lumina_cloud.api.documents import of_runs
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError, UsageError
 from lumina_cloud.ledger import SweepRecord
@@ -118,7 +119,7 @@ def sweep_label(name: str) -> str:
     return f"sweep={name}"
 
 
-def run(lumina: Lumina, spec: SweepFile, say: Callable[[str], None]) -> schema.SweepDocument:
+def run(lumina: Lumina, spec: SweepFile, say: Callable[[str], None]) -> of_runs.SweepDocument:
     """Drive a sweep to its end and return what came of it. Raises UsageError when another file of that name was begun."""
     _begin(lumina, spec)
     refused: dict[int, str] = {}
@@ -134,7 +135,7 @@ def run(lumina: Lumina, spec: SweepFile, say: Callable[[str], None]) -> schema.S
     return document(spec, trials, why)
 
 
-def planned(lumina: Lumina, spec: SweepFile) -> schema.SweepDocument:
+def planned(lumina: Lumina, spec: SweepFile) -> of_runs.SweepDocument:
     """Return what a sweep would run, and the most that each combination may cost. Nothing is rented."""
     rows = []
     for trial in (Trial(n, values) for n, values in enumerate(spec.trials(), 1)):
@@ -143,7 +144,7 @@ def planned(lumina: Lumina, spec: SweepFile) -> schema.SweepDocument:
         except (RefusedError, UsageError) as error:
             usd, state, why = Decimal(0), "refused", error.message
         rows.append(
-            schema.SweepTrial(
+            of_runs.SweepTrial(
                 trial=trial.number,
                 values=dict(trial.values),
                 run=None,
@@ -156,7 +157,7 @@ def planned(lumina: Lumina, spec: SweepFile) -> schema.SweepDocument:
         )
     most = sum((Decimal(row.usd) for row in rows), Decimal(0))
     note = f"all of them may cost {money.show(most)}; the budget is {money.show(spec.budget)}"
-    return schema.SweepDocument(
+    return of_runs.SweepDocument(
         sweep=spec.name, usd_budget=money.text(spec.budget), usd_spent=money.text(most), best=None, trials=rows, note=note
     )
 
@@ -270,21 +271,21 @@ def _begun(lumina: Lumina, spec: SweepFile, number: int, values: Mapping[str, Va
     return Trial(number, values, found, spent, losses, {int(d["rung"]): bool(d["goes_on"]) for d in judged})
 
 
-def document(spec: SweepFile, trials: Sequence[Trial], why: str) -> schema.SweepDocument:
+def document(spec: SweepFile, trials: Sequence[Trial], why: str) -> of_runs.SweepDocument:
     """Return what came of a sweep, the best run first."""
     rows = [_row(trial) for trial in trials]
     ranked = sorted(rows, key=lambda r: (r.state != "succeeded", r.loss if r.loss is not None else math.inf, r.trial))
     best = next((r.run for r in ranked if r.state == "succeeded" and r.loss is not None), None)
     spent = sum((t.spent for t in trials), Decimal(0))
-    return schema.SweepDocument(
+    return of_runs.SweepDocument(
         sweep=spec.name, usd_budget=money.text(spec.budget), usd_spent=money.text(spent), best=best, trials=ranked, note=why
     )
 
 
-def _row(trial: Trial) -> schema.SweepTrial:
+def _row(trial: Trial) -> of_runs.SweepTrial:
     found = trial.run
     stopped_early = False in trial.verdicts.values()
-    return schema.SweepTrial(
+    return of_runs.SweepTrial(
         trial=trial.number,
         values=dict(trial.values),
         run=None if found is None else found.run_id,

@@ -6,7 +6,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import untrusted
 from lumina_cloud.planner.learning import Experience, Figure, Lessons
 
@@ -66,16 +66,16 @@ def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Fig
 # --- how plans turned out ------------------------------------------------------------------------------------------------
 
 
-def accuracy(ledger: Ledger) -> schema.AccuracyDocument:
+def accuracy(ledger: Ledger) -> of_plans.AccuracyDocument:
     """Return predicted against actual, per figure, over all finished runs, newest first. Raises LedgerError."""
     runs = ledger.runs(("succeeded",))
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
     rows = [row for run in runs for row in _rows(run, charges.get(run.run_id, []))]
     figures = [_summary(figure, [r for r in rows if r.figure == figure]) for figure in FIGURES]
-    return schema.AccuracyDocument(runs=len(runs), figures=[f for f in figures if f.runs], rows=rows)
+    return of_plans.AccuracyDocument(runs=len(runs), figures=[f for f in figures if f.runs], rows=rows)
 
 
-def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[schema.PredictedActual]:
+def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[of_plans.PredictedActual]:
     counted = [c for c in charges if c.counted]
     actual: dict[str, Any] = {
         "seconds": sum((c.until - c.since).total_seconds() for c in counted if c.kind == "gpu") or None,
@@ -95,7 +95,7 @@ def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[schema.Predic
         if measured is None or mid <= 0:
             continue
         out.append(
-            schema.PredictedActual(
+            of_plans.PredictedActual(
                 run=run.run_id,
                 model=run.model,
                 arch=run.arch,
@@ -114,10 +114,10 @@ def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[schema.Predic
     return out
 
 
-def _summary(figure: str, rows: Sequence[schema.PredictedActual]) -> schema.AccuracyOfFigure:
+def _summary(figure: str, rows: Sequence[of_plans.PredictedActual]) -> of_plans.AccuracyOfFigure:
     if not rows:
-        return schema.AccuracyOfFigure(figure=figure, runs=0, median_ratio=1.0, median_error_percent=0.0, within_interval=0)
-    return schema.AccuracyOfFigure(
+        return of_plans.AccuracyOfFigure(figure=figure, runs=0, median_ratio=1.0, median_error_percent=0.0, within_interval=0)
+    return of_plans.AccuracyOfFigure(
         figure=figure,
         runs=len(rows),
         median_ratio=round(median(r.ratio for r in rows), 4),

@@ -7,7 +7,8 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import planning, schema
+from lumina_cloud.api import planning
+from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner import backwards
@@ -47,7 +48,7 @@ def goal_of(budget: Decimal | None, deadline: str | None, target_loss: float | N
 
 def make_plan(
     session: Session, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal
-) -> Planned | schema.PlanDocument:
+) -> Planned | of_plans.PlanDocument:
     """Answer a goal: the first answer planned forwards, or a document that says why there is none.
 
     `base` holds what was said beside the goal: architectures, data, settings. Raises UsageError for tokens, which are what is asked for.
@@ -67,7 +68,7 @@ def make_plan(
         raise workloads.usage(error) from error
     told = _document(base, goal, found)
     if not found.answers:
-        return schema.PlanDocument(
+        return of_plans.PlanDocument(
             plan="", workloads=[], rows=[], published=[], recommendation=None, refused=[], backwards=told, notes=[found.why_none]
         )
     first = found.answers[0]
@@ -118,8 +119,8 @@ def request_of(base: WorkloadRequest, answer: Answer) -> WorkloadRequest:
     )
 
 
-def _document(base: WorkloadRequest, goal: Goal, found: Answers) -> schema.Backwards:
-    return schema.Backwards(
+def _document(base: WorkloadRequest, goal: Goal, found: Answers) -> of_plans.Backwards:
+    return of_plans.Backwards(
         budget_usd=None if goal.usd is None else money.text(goal.usd),
         deadline_hours=goal.hours,
         target_loss=goal.loss,
@@ -129,9 +130,9 @@ def _document(base: WorkloadRequest, goal: Goal, found: Answers) -> schema.Backw
     )
 
 
-def _answer(base: WorkloadRequest, a: Answer) -> schema.BackwardsAnswer:
+def _answer(base: WorkloadRequest, a: Answer) -> of_plans.BackwardsAnswer:
     tokens = a.config.training.tokens
-    return schema.BackwardsAnswer(
+    return of_plans.BackwardsAnswer(
         model=a.config.preset,
         arch=a.config.model.arch,
         settings=dict(a.changed),

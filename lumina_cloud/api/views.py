@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import schema
+from lumina_cloud.api.documents import of_money, of_runs
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.runs.states import ACTIVE, REASONS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord, SpendingRecord
 
 PERIODS = ("day", "week", "month")
-LOST = tuple(schema.LostMoney.model_fields)
+LOST = tuple(of_money.LostMoney.model_fields)
 LOG_LINES = 15
 LOG_BYTES = 64_000
 
@@ -33,10 +33,10 @@ def running_cost(charges: Sequence[ChargeRecord], open_rentals: Sequence[RentalR
     return total
 
 
-def run_status(run: RunRecord, spent: Decimal, now: datetime) -> schema.RunStatus:
+def run_status(run: RunRecord, spent: Decimal, now: datetime) -> of_runs.RunStatus:
     """Return one run as `status` shows it."""
     progress = run.progress
-    return schema.RunStatus(
+    return of_runs.RunStatus(
         run=run.run_id,
         model=run.model,
         arch=run.arch,
@@ -76,9 +76,9 @@ def seconds_left(run: RunRecord) -> float | None:
     return left if left < 1e9 else None
 
 
-def rental_status(rental: RentalRecord) -> schema.RentalStatus:
+def rental_status(rental: RentalRecord) -> of_runs.RentalStatus:
     """Return one rental as `status` shows it."""
-    return schema.RentalStatus(
+    return of_runs.RentalStatus(
         rental=rental.rental_id,
         run=rental.run_id,
         provider=rental.provider,
@@ -87,10 +87,15 @@ def rental_status(rental: RentalRecord) -> schema.RentalStatus:
     )
 
 
-def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence[ArtifactRecord], spent: Decimal) -> schema.ResultsDocument:
+def results(
+    run: RunRecord,
+    charges: Sequence[ChargeRecord],
+    artifacts: Sequence[ArtifactRecord],
+    spent: Decimal,
+) -> of_runs.ResultsDocument:
     """Return what was planned beside what came out."""
     actual = run.result
-    return schema.ResultsDocument(
+    return of_runs.ResultsDocument(
         run=run.run_id,
         model=run.model,
         arch=run.arch,
@@ -98,7 +103,7 @@ def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence
         reason=run.reason,
         reason_text=reason_text(run),
         planned=_planned(run.planned),
-        actual=schema.Outcome(
+        actual=of_runs.Outcome(
             seconds=_billed_seconds(charges),
             usd=money.text(spent),
             peak_memory_gib=actual.get("peak_memory_gib"),
@@ -109,7 +114,7 @@ def results(run: RunRecord, charges: Sequence[ChargeRecord], artifacts: Sequence
         loss_last=actual.get("loss_last"),
         tokens=actual.get("tokens") or run.progress.get("tokens"),
         folder=run.folder,
-        artifacts=[schema.Artifact(path=a.path, bytes=a.n_bytes, sha256=a.sha256) for a in artifacts],
+        artifacts=[of_runs.Artifact(path=a.path, bytes=a.n_bytes, sha256=a.sha256) for a in artifacts],
         details={k: v for k, v in actual.items() if k not in ("loss_first", "loss_last", "tokens")},
         log_tail=log_tail(run),
     )
@@ -149,12 +154,12 @@ def read_log(run: RunRecord, offset: int, limit: int = 1 << 20) -> bytes:
         return b""
 
 
-def costs(by: str, rows: Sequence[CostRow], total: SpendingRecord | None, forecast: schema.Forecast) -> schema.CostsDocument:
+def costs(by: str, rows: Sequence[CostRow], total: SpendingRecord | None, forecast: of_money.Forecast) -> of_money.CostsDocument:
     """Return spending by one key: periods in their order, anything else largest first."""
     known = [r.spending for r in rows if r.spending is not None]
     if by in PERIODS:
         known.sort(key=lambda s: s.key)
-    return schema.CostsDocument(
+    return of_money.CostsDocument(
         by=by,
         total_usd=money.text(Decimal(0) if total is None else money.from_micros(total.usd_micros)),
         rows=[cost_row(spending, spending.key) for spending in known],
@@ -163,7 +168,7 @@ def costs(by: str, rows: Sequence[CostRow], total: SpendingRecord | None, foreca
     )
 
 
-def cost_row(spending: SpendingRecord, key: str) -> schema.CostRow:
+def cost_row(spending: SpendingRecord, key: str) -> of_money.CostRow:
     """Return the money under one key as scripts read it."""
 
     def text(micros: int) -> str:
@@ -172,14 +177,14 @@ def cost_row(spending: SpendingRecord, key: str) -> schema.CostRow:
     usd = money.from_micros(spending.usd_micros)
     drop = Decimal(spending.loss_drop_millionths) / 1_000_000
     planned = spending.planned_micros or spending.planned_actual_micros
-    return schema.CostRow(
+    return of_money.CostRow(
         key=key,
         usd=text(spending.usd_micros),
         hours=round(spending.microseconds / 3.6e9, 6),
         runs=spending.runs,
         usd_training=text(spending.training_micros),
         usd_lost=text(spending.usd_micros - spending.training_micros),
-        lost=schema.LostMoney(**{name: text(getattr(spending, f"{name}_micros")) for name in LOST}),
+        lost=of_money.LostMoney(**{name: text(getattr(spending, f"{name}_micros")) for name in LOST}),
         usd_billed=text(spending.billed_micros),
         tokens=spending.tokens,
         usd_per_billion_tokens=money.text(usd * 1_000_000_000 / spending.tokens) if spending.tokens else None,
@@ -190,11 +195,11 @@ def cost_row(spending: SpendingRecord, key: str) -> schema.CostRow:
     )
 
 
-def _planned(planned: dict[str, Any]) -> schema.Outcome:
+def _planned(planned: dict[str, Any]) -> of_runs.Outcome:
     def mid(name: str) -> Any:
         return planned.get(name, {}).get("mid")
 
-    return schema.Outcome(
+    return of_runs.Outcome(
         seconds=mid("seconds"),
         usd=mid("usd"),
         peak_memory_gib=mid("peak_memory_gib"),

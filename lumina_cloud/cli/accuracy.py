@@ -11,7 +11,7 @@ from lumina_cloud.cli import options, output
 from lumina_cloud.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_plans
 
 
 def accuracy(
@@ -62,7 +62,7 @@ def _physics(*, fit: bool, write: bool) -> None:
         output.tell(f"wrote {api.write_page(Path.cwd(), found)}")
 
 
-def _show(document: schema.AccuracyDocument) -> None:
+def _show(document: of_plans.AccuracyDocument) -> None:
     from lumina_cloud.cli import tables_decisions
 
     output.show(*tables_decisions.accuracy(document))

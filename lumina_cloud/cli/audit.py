@@ -12,7 +12,7 @@ from lumina_cloud.cli import options, output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api.auditing import AuditDocument
+    from lumina_cloud.api.documents.of_claims import AuditDocument
 
 FOUND = 1
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_runs
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -51,7 +51,7 @@ def _sections(*, as_json: bool) -> None:
     output.show(*tables_sections.sections(document))
 
 
-def _tables(document: schema.ComparisonDocument) -> list[RenderableType]:
+def _tables(document: of_runs.ComparisonDocument) -> list[RenderableType]:
     from rich.text import Text
 
     from lumina_cloud.cli.tables import table
@@ -79,7 +79,7 @@ def _tables(document: schema.ComparisonDocument) -> list[RenderableType]:
     return [made, *curves, Text(note, style="dim")]
 
 
-def _curves(runs: Sequence[schema.ComparedRun]) -> list[RenderableType]:
+def _curves(runs: Sequence[of_runs.ComparedRun]) -> list[RenderableType]:
     """Return each run's loss as a row of bars, all on one scale."""
     from rich.text import Text
 

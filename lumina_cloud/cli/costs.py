@@ -10,7 +10,7 @@ from lumina_cloud.cli import options, output
 from lumina_cloud.core.errors import BillDiffers, UsageError
 
 if TYPE_CHECKING:
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_money
 
 
 def costs(
@@ -44,16 +44,16 @@ def costs(
             output.show(*tables_money.costs(document))
 
 
-def _show_check(document: schema.CheckDocument, *, as_csv: bool, as_json: bool) -> None:
+def _show_check(document: of_money.CheckDocument, *, as_csv: bool, as_json: bool) -> None:
     """Print the comparison, and leave with an error when something is not explained."""
     from lumina_cloud.cli import tables_money
 
     if as_json:
         output.emit(document)
     elif as_csv:
-        from lumina_cloud.api import schema
+        from lumina_cloud.api.documents import of_money
 
-        names = list(schema.CheckLine.model_fields)
+        names = list(of_money.CheckLine.model_fields)
         output.print_csv(names, [[getattr(line, name) for name in names] for line in document.lines])
     else:
         output.show(*tables_money.check(document))
@@ -64,11 +64,11 @@ def _show_check(document: schema.CheckDocument, *, as_csv: bool, as_json: bool) 
         )
 
 
-def _print_csv(document: schema.CostsDocument) -> None:
-    from lumina_cloud.api import schema
+def _print_csv(document: of_money.CostsDocument) -> None:
+    from lumina_cloud.api.documents import of_money
 
-    plain = [name for name in schema.CostRow.model_fields if name != "lost"]
-    lost = list(schema.LostMoney.model_fields)
+    plain = [name for name in of_money.CostRow.model_fields if name != "lost"]
+    lost = list(of_money.LostMoney.model_fields)
     names = [document.by if name == "key" else name for name in plain] + [f"usd_lost_{name}" for name in lost]
     rows = [[getattr(row, name) for name in plain] + [getattr(row.lost, name) for name in lost] for row in document.rows]
     output.print_csv(names, rows)

@@ -123,12 +123,13 @@ def letting_go(lumina: Lumina, run: Callable[[], str | None]) -> Iterator[None]:
 
 def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -> None:
     """Print how a run stands and leave with the exit code that says so."""
-    from lumina_cloud.api import schema, views
+    from lumina_cloud.api import views
+    from lumina_cloud.api.documents import of_runs
     from lumina_cloud.core.errors import RunFailed, RunStopped
 
     spent = lumina.spent(run)
     if as_json:
-        output.emit(schema.LaunchDocument(run=run.run_id, state=run.state, reason=run.reason, usd=money.text(spent)))
+        output.emit(of_runs.LaunchDocument(run=run.run_id, state=run.state, reason=run.reason, usd=money.text(spent)))
     else:
         words = f": {views.reason_text(run)}" if run.reason else ""
         output.console().print(f"{run.run_id}  {run.state}{words}  {money.show(spent)}", markup=False)

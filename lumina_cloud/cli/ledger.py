@@ -165,13 +165,14 @@ def prune(
 ) -> None:
     """Remove the files of all runs that ended long ago. What they cost and did stays in the ledger."""
     with output.errors_shown(as_json=json):
-        from lumina_cloud.api import disk, schema
+        from lumina_cloud.api import disk
+        from lumina_cloud.api.documents import of_keeping
         from lumina_cloud.api.lumina import Lumina
 
         with Lumina() as lumina:
             found = disk.older_than(lumina.session, older_than, lumina.clock.now())
             if dry_run or not found:
-                document = schema.RemovedDocument(runs=[f.run.run_id for f in found], bytes=sum(f.n_bytes for f in found))
+                document = of_keeping.RemovedDocument(runs=[f.run.run_id for f in found], bytes=sum(f.n_bytes for f in found))
                 if json:
                     output.emit(document)
                 else:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from lumina_cloud.api.documents.root import Document
+
 PLAIN_WIDTH = 160
 """Width of tables when the output is not a terminal, so that no figure is cut off."""
 
@@ -47,7 +49,7 @@ def tell(text: str) -> None:
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
-def emit(document: Any) -> None:
+def emit(document: Document) -> None:
     """Print one JSON document on a line of standard output."""
     sys.stdout.write(document.model_dump_json() + "\n")
     sys.stdout.flush()
@@ -72,7 +74,10 @@ def _inert(cell: Any) -> Any:
 def fail(error: LuminaError, *, as_json: bool) -> None:
     """Print an error on standard error: one panel for a person, one JSON line for a script."""
     if as_json:
-        body = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+        from lumina_cloud.api.documents import SCHEMA_VERSION
+
+        # By hand: an error about what was typed does not wait for pydantic.
+        body = {"schema_version": SCHEMA_VERSION, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
         sys.stderr.write(json.dumps(body) + "\n")
         return
     from rich.panel import Panel

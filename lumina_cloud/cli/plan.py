@@ -10,9 +10,9 @@ import typer
 from lumina_cloud.cli import options, output
 
 if TYPE_CHECKING:
+    from lumina_cloud.api.documents.of_plans import PlanDocument
     from lumina_cloud.api.planning import MachineFilter
     from lumina_cloud.api.requests import Options
-    from lumina_cloud.api.schema import PlanDocument
 
 
 def plan(

@@ -18,7 +18,7 @@ def logs(
 ) -> None:
     """Show what a run's trainer printed; with -f, follow the run to its end. With --json, one object a line of the log."""
     with output.errors_shown(as_json=json):
-        from lumina_cloud.api import schema
+        from lumina_cloud.api.documents import of_runs
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.cli.following import Screen, conclude, follow_run
         from lumina_cloud.core import untrusted
@@ -31,7 +31,7 @@ def logs(
                 text = untrusted.block(chunk, max_lines=10**9)
                 if json:
                     for line in text.splitlines():
-                        output.emit(schema.LogLine(run=record.run_id, line=line))
+                        output.emit(of_runs.LogLine(run=record.run_id, line=line))
                 else:
                     sys.stdout.write(text)
                 offset += len(chunk)
@@ -147,12 +147,13 @@ def report(
     with output.errors_shown(as_json=json):
         from pathlib import Path
 
+        from lumina_cloud.api.documents import of_runs
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.web import report as page
 
         with Lumina() as lumina:
             path = page.write(lumina, run, None if out is None else Path(out))
         if json:
-            output.emit(page.Written(path=str(path)))
+            output.emit(of_runs.ReportDocument(path=str(path)))
         else:
             output.console().print(str(path), markup=False, soft_wrap=True)

@@ -36,6 +36,7 @@ def up(
 ) -> None:
     """Start the sandbox. Returns when it answers."""
     with output.errors_shown(as_json=json), _errors():
+        from lumina_cloud.api.documents import of_sandbox
         from providers.emulator import faults, sandbox
 
         settings: dict[str, Any] = {}
@@ -57,7 +58,7 @@ def up(
             settings["switches"] = settings.get("switches", {}) | dict(_switch(one) for one in switch)
         document, started = sandbox.up(_home(), settings)
         if json:
-            typer.echo(json_module.dumps({key: document[key] for key in UP_KEYS}))
+            output.emit(of_sandbox.UpDocument(**{key: document[key] for key in UP_KEYS}))
             return
         output.tell(f"the sandbox {'is up' if started else 'was up already'} (process {document['pid']})")
         for key in UP_KEYS[:3]:
@@ -69,11 +70,12 @@ def up(
 def down(json: options.Json = False, debug: options.Debug = False) -> None:
     """Stop the sandbox, with all that runs in it."""
     with output.errors_shown(as_json=json), _errors():
+        from lumina_cloud.api.documents import of_sandbox
         from providers.emulator import sandbox
 
         stopped = sandbox.down(_home())
         if json:
-            typer.echo(json_module.dumps({"stopped": stopped}))
+            output.emit(of_sandbox.DownDocument(stopped=stopped))
         else:
             output.tell("the sandbox is down" if stopped else "no sandbox was up")
 
@@ -82,11 +84,12 @@ def down(json: options.Json = False, debug: options.Debug = False) -> None:
 def status(json: options.Json = False, debug: options.Debug = False) -> None:
     """Show every instance that ever was in the sandbox, and its invoice."""
     with output.errors_shown(as_json=json), _errors():
+        from lumina_cloud.api.documents import of_sandbox
         from providers.emulator import sandbox
 
         document = sandbox.ask(_home(), "GET", "/status")
         if json:
-            typer.echo(json_module.dumps(document))
+            output.emit(of_sandbox.SandboxStatusDocument.model_validate(document))
             return
         from rich.table import Table
 
@@ -135,6 +138,7 @@ def faults_(
 
 
 def _show_faults(home: Path, *, as_json: bool) -> None:
+    from lumina_cloud.api.documents import of_sandbox
     from providers.emulator import faults, sandbox
 
     try:
@@ -144,7 +148,7 @@ def _show_faults(home: Path, *, as_json: bool) -> None:
     count = {fault.name: sum(1 for one in armed if one["name"] == fault.name) for fault in faults.CATALOGUE}
     if as_json:
         known = [{"name": one.name, "kind": one.kind, "what": one.what, "armed": count[one.name]} for one in faults.CATALOGUE]
-        typer.echo(json_module.dumps({"faults": known, "armed": armed}))
+        output.emit(of_sandbox.FaultsDocument.model_validate({"faults": known, "armed": armed}))
         return
     from rich.table import Table
 

@@ -14,7 +14,7 @@ from lumina_cloud.core.errors import RunFailed
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_runs
 
 
 def sweep(
@@ -52,7 +52,7 @@ def sweep(
             raise RunFailed(f"no run of the sweep {document.sweep} succeeded", "lumina status --all, lumina results RUN")
 
 
-def _tables(document: schema.SweepDocument) -> list[RenderableType]:
+def _tables(document: of_runs.SweepDocument) -> list[RenderableType]:
     from rich.text import Text
 
     from lumina_cloud.cli.tables import table

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_plans, of_runs, root
 
 ROWS_PER_ARCH = 8
 """Rows of a plan that a person is shown per architecture; `--json` has all."""
@@ -41,7 +41,7 @@ def table(title: str, *columns: str, right: Iterable[str] = (), whole: Iterable[
 # --- plan ----------------------------------------------------------------------------------------------------------------
 
 
-def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
+def plan(document: of_plans.PlanDocument, *, width: int) -> list[RenderableType]:
     """Return a plan's answer, its table, the published rows beside it, and what to type next, for a terminal of `width` columns."""
     parts: list[RenderableType] = [_answer(document), ""]
     for arch, rows in groupby(document.rows, key=lambda r: r.arch):
@@ -58,7 +58,7 @@ def plan(document: schema.PlanDocument, *, width: int) -> list[RenderableType]:
     return parts
 
 
-def _answer(document: schema.PlanDocument) -> Text:
+def _answer(document: of_plans.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
         text = Text("no machine that was priced can train this", style="bold red")
@@ -74,7 +74,7 @@ def _answer(document: schema.PlanDocument) -> Text:
     return text
 
 
-def _misfit(misfit: schema.Misfit) -> list[RenderableType]:
+def _misfit(misfit: of_plans.Misfit) -> list[RenderableType]:
     """Return what would make a machine fit."""
     if not misfit.remedies:
         return [Text(f"{misfit.text}; no change of layout, sequence, number of GPUs or architecture is enough", style="yellow")]
@@ -87,7 +87,7 @@ def _misfit(misfit: schema.Misfit) -> list[RenderableType]:
     return [made]
 
 
-def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.PlanRow], *, wide: bool) -> Table:
+def _plan_table(document: of_plans.PlanDocument, arch: str, rows: list[of_plans.PlanRow], *, wide: bool) -> Table:
     work = next(w for w in document.workloads if w.arch == arch)
     title = (
         f"{work.model} {arch}: {units.count(work.parameters_active)} active parameters of {units.count(work.parameters_total)}, "
@@ -112,7 +112,7 @@ def _plan_table(document: schema.PlanDocument, arch: str, rows: list[schema.Plan
     return made
 
 
-def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
+def _plan_cells(r: of_plans.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
     """Return what a row can show, by column."""
     memory = f"{r.memory_gib.mid:.1f} / {r.usable_memory_gib:.1f}"
     tight = f"{r.memory_gib.mid:.0f} / {r.usable_memory_gib:.0f}"
@@ -128,7 +128,7 @@ def _plan_cells(r: schema.PlanRow, *, wide: bool) -> dict[str, RenderableType]:
     }
 
 
-def _recipes(rows: list[schema.RecipeRow]) -> Table:
+def _recipes(rows: list[of_plans.RecipeRow]) -> Table:
     first = rows[0]
     title = f"ways to route over depth, on {first.count} x {first.gpu} ({first.provider}); --recipe chooses"
     figures = ("FLOPs", "tokens/s", "time", "cost")
@@ -142,7 +142,7 @@ def _recipes(rows: list[schema.RecipeRow]) -> Table:
     return made
 
 
-def _published(rows: list[schema.Published]) -> list[RenderableType]:
+def _published(rows: list[of_plans.Published]) -> list[RenderableType]:
     """Return the published rows, and under them the checks that each fails."""
     figures = ("loss", "hours", "GB", "tokens/s", "$")
     made = table("published (shown, never used)", "model", *figures, "hardware", right=figures, whole=("model",))
@@ -153,7 +153,7 @@ def _published(rows: list[schema.Published]) -> list[RenderableType]:
     return [made, *failed, ""]
 
 
-def _next_step(document: schema.PlanDocument) -> Text:
+def _next_step(document: of_plans.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
         return Text("next: another model, fewer tokens (--tokens), or more machines in config.toml")
@@ -164,7 +164,7 @@ def _next_step(document: schema.PlanDocument) -> Text:
 # --- launch --------------------------------------------------------------------------------------------------------------
 
 
-def _kept(kept: schema.Kept) -> list[tuple[str, str]]:
+def _kept(kept: of_plans.Kept) -> list[tuple[str, str]]:
     """Return where a rented run's work goes, and what the machine is given."""
     where = "home" if kept.where == "home" else "into the object storage"
     rows = [
@@ -177,7 +177,7 @@ def _kept(kept: schema.Kept) -> list[tuple[str, str]]:
     return [*rows, ("secrets", f"the machine is given {', '.join(kept.secrets)}")] if kept.secrets else rows
 
 
-def launch(document: schema.DryRun) -> list[RenderableType]:
+def launch(document: of_plans.DryRun) -> list[RenderableType]:
     """Return what will be rented, and the most it can cost."""
     row, work = document.row, document.workload
     made = table(f"{row.model} {row.arch} on {row.count} x {row.gpu} at {row.provider}", "", "")
@@ -213,7 +213,7 @@ def launch(document: schema.DryRun) -> list[RenderableType]:
 STATE_STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow"}
 
 
-def status(document: schema.StatusDocument, *, width: int) -> list[RenderableType]:
+def status(document: of_runs.StatusDocument, *, width: int) -> list[RenderableType]:
     """Return runs, newest first, and the rentals that may cost money, for a terminal of `width` columns."""
     if not document.runs:
         return [Text("no runs yet"), Text("next: lumina plan debug --arch all", style="dim")]
@@ -234,7 +234,7 @@ def status(document: schema.StatusDocument, *, width: int) -> list[RenderableTyp
     return [made, rented, Text("next: lumina logs -f last    or    lumina stop last", style="dim")]
 
 
-def _status_cells(r: schema.RunStatus) -> dict[str, RenderableType]:
+def _status_cells(r: of_runs.RunStatus) -> dict[str, RenderableType]:
     return {
         "run": r.run,
         "state": Text(r.state, style=STATE_STYLES.get(r.state, "cyan")),
@@ -248,7 +248,7 @@ def _status_cells(r: schema.RunStatus) -> dict[str, RenderableType]:
     }
 
 
-def results(document: schema.ResultsDocument) -> list[RenderableType]:
+def results(document: of_runs.ResultsDocument) -> list[RenderableType]:
     """Return planned beside actual, the files, and a sample of the model's text."""
     planned, actual = document.planned, document.actual
     title = f"{document.run}: {document.state}" + (f" ({document.reason_text})" if document.reason_text else "")
@@ -282,11 +282,11 @@ def _price(text: str) -> str:
     return f"${Decimal(text):.2f}"
 
 
-def _money(amount: schema.MoneyRange) -> str:
+def _money(amount: root.MoneyRange) -> str:
     return f"{money.show(Decimal(amount.mid))} ({money.show(Decimal(amount.low))}-{money.show(Decimal(amount.high))[1:]})"
 
 
-def _hours(hours: schema.Range) -> str:
+def _hours(hours: root.Range) -> str:
     return units.duration(hours.mid * 3600)
 
 

@@ -13,10 +13,10 @@ from lumina_cloud.core import money, units
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_plans
 
 
-def backwards(found: schema.Backwards) -> list[RenderableType]:
+def backwards(found: of_plans.Backwards) -> list[RenderableType]:
     """Return the answers to a goal, the best first."""
     wanted = [f"{money.show(Decimal(found.budget_usd))}"] if found.budget_usd is not None else []
     wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
@@ -38,7 +38,7 @@ def backwards(found: schema.Backwards) -> list[RenderableType]:
     return [title, "", made, Text(f"the first, planned forwards: {best.type}", style="dim"), ""]
 
 
-def accuracy(document: schema.AccuracyDocument) -> list[RenderableType]:
+def accuracy(document: of_plans.AccuracyDocument) -> list[RenderableType]:
     """Return how plans turned out: each figure over all runs, then run by run."""
     if not document.rows:
         return [Text("no run has finished yet: nothing to hold plans against", style="bold"), Text("next: lumina launch debug")]

@@ -14,13 +14,13 @@ from lumina_cloud.core import money, units
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_markets
 
 ROWS = 40
 """Offers that a person is shown; `--json` has all."""
 
 
-def offers(document: schema.OffersDocument, *, width: int) -> list[RenderableType]:
+def offers(document: of_markets.OffersDocument, *, width: int) -> list[RenderableType]:
     """Return what can be rented, cheapest first, and a footnote for each provider that gave nothing."""
     names = ["GPU", "from", "$/h", "kind", "GiB a GPU", "region", "reliability", "age"]
     if width < WIDE:
@@ -42,7 +42,7 @@ def offers(document: schema.OffersDocument, *, width: int) -> list[RenderableTyp
     return parts
 
 
-def _offer_cells(o: schema.OfferRow) -> dict[str, RenderableType]:
+def _offer_cells(o: of_markets.OfferRow) -> dict[str, RenderableType]:
     return {
         "GPU": Text(f"{o.count} x {o.gpu}", style="" if o.gpu_known else "dim"),
         "from": o.provider,
@@ -55,7 +55,7 @@ def _offer_cells(o: schema.OfferRow) -> dict[str, RenderableType]:
     }
 
 
-def prices(document: schema.PricesDocument) -> list[RenderableType]:
+def prices(document: of_markets.PricesDocument) -> list[RenderableType]:
     """Return the price book, and per kind of machine what was asked last, least and most."""
     parts: list[RenderableType] = []
     book = table("price book", "GPU", "from", "$/h", "kind", "seen", "source", right=("$/h",))
@@ -77,7 +77,7 @@ def prices(document: schema.PricesDocument) -> list[RenderableType]:
         right=("last", "lowest", "highest", "times"),
     )
 
-    def key(p: schema.PriceSeen) -> tuple[str, int, str, bool]:
+    def key(p: of_markets.PriceSeen) -> tuple[str, int, str, bool]:
         return (p.gpu, p.count, p.provider, p.interruptible)
 
     for (gpu, count, provider, interruptible), rows in groupby(sorted(document.seen, key=key), key=key):
@@ -99,7 +99,7 @@ def prices(document: schema.PricesDocument) -> list[RenderableType]:
 _MARKS = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "warning": ("warning", "yellow"), "failed": ("failed", "bold red")}
 
 
-def doctor(document: schema.DoctorDocument) -> list[RenderableType]:
+def doctor(document: of_markets.DoctorDocument) -> list[RenderableType]:
     """Return every check, and what to do about it."""
     made = table("doctor", "what", "state", "found", "what to do")
     for check in document.checks:

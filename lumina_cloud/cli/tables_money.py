@@ -13,12 +13,12 @@ from lumina_cloud.core import money, units
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents import of_money
 
 VERDICT_STYLES = {"equal": "green", "explained": "", "waiting": "dim", "unexplained": "bold red"}
 
 
-def costs(document: schema.CostsDocument) -> list[RenderableType]:
+def costs(document: of_money.CostsDocument) -> list[RenderableType]:
     """Return spending by one key, the total first, and where the month is going."""
     total = Text(f"{_usd(document.total_usd)} spent in all", style="bold")
     if document.total is None or not document.rows:
@@ -43,13 +43,13 @@ def costs(document: schema.CostsDocument) -> list[RenderableType]:
     return [total, made, *_lost(document.total), *_forecast(document.forecast)]
 
 
-def _lost(total: schema.CostRow) -> list[RenderableType]:
+def _lost(total: of_money.CostRow) -> list[RenderableType]:
     parts = [(name.replace("boot", "boot time"), Decimal(getattr(total.lost, name))) for name in type(total.lost).model_fields]
     said = ", ".join(f"{name} {money.show(amount)}" for name, amount in parts if amount)
     return [Text(f"lost: {said}", style="yellow")] if said else []
 
 
-def _forecast(forecast: schema.Forecast | None) -> list[RenderableType]:
+def _forecast(forecast: of_money.Forecast | None) -> list[RenderableType]:
     if forecast is None:
         return []
     amount = forecast.usd
@@ -62,7 +62,7 @@ def _forecast(forecast: schema.Forecast | None) -> list[RenderableType]:
     ]
 
 
-def budget(document: schema.BudgetDocument) -> list[RenderableType]:
+def budget(document: of_money.BudgetDocument) -> list[RenderableType]:
     """Return the caps and what is left of them."""
     if not document.budgets:
         return [Text("no budget is set"), *_forecast(document.forecast), Text("next: lumina budget 50 --project NAME", style="dim")]
@@ -82,7 +82,7 @@ def budget(document: schema.BudgetDocument) -> list[RenderableType]:
     return [made, *_forecast(document.forecast)]
 
 
-def check(document: schema.CheckDocument) -> list[RenderableType]:
+def check(document: of_money.CheckDocument) -> list[RenderableType]:
     """Return what was metered beside what was billed, line by line, what is not explained first."""
     figures = ("metered", "billed", "difference")
     made = table(f"since {document.since[:10]}", "provider", "rental", "for", *figures, "verdict", "why", right=figures)

@@ -13,7 +13,7 @@ from lumina_cloud.core import money, units
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lumina_cloud.api.sections import Figures, SectionsDocument
+    from lumina_cloud.api.documents.of_claims import Figures, SectionsDocument
 
 
 def sections(d: SectionsDocument) -> list[RenderableType]:

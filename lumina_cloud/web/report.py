@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import BaseModel
 
 from lumina_cloud.core import money, templates, units
 from lumina_cloud.core.clock import iso
@@ -20,17 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from lumina_cloud.api.documents.of_runs import ResultsDocument
     from lumina_cloud.api.lumina import Lumina
-    from lumina_cloud.api.schema import ResultsDocument
     from lumina_cloud.ledger import MetricRecord
 
 MAX_RUNS = 50
-
-
-class Written(BaseModel):
-    """`lumina report --json`."""
-
-    path: str
 
 
 @dataclass(frozen=True)

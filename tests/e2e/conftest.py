@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import documents
+
 LUMINA = Path(sys.executable).with_name("lumina")
 
 
@@ -24,7 +26,7 @@ class Cli:
         return {**kept, "LUMINA_HOME": str(self.home), "HOME": str(self.home.parent), "NO_COLOR": "1", **extra}
 
     def __call__(self, *args, timeout=300, **extra):
-        return subprocess.run(
+        done = subprocess.run(
             [LUMINA, *map(str, args)],
             env=self.environment(**extra),
             stdin=subprocess.DEVNULL,
@@ -33,6 +35,9 @@ class Cli:
             timeout=timeout,
             check=False,
         )
+        if "--json" in args:
+            documents.check(list(map(str, args)), done.stdout)
+        return done
 
     def json(self, *args, **extra):
         done = self(*args, "--json", **extra)
