@@ -60,7 +60,9 @@ LEAST_FREE_BYTES = 64 << 20
 class Lumina:
     """One ledger, and the runs in it. Raises LedgerError when the ledger cannot be opened."""
 
-    def __init__(self, listener: Listener | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, clock: Clock | None = None, *, settles: bool = True) -> None:
+        """Open the ledger. Without `settles`, verbs that read say what the ledger holds, and wait for no provider."""
+        self._settles = settles
         self.settings = settings.load()
         self.clock = clock or SystemClock()
         self._env = _environment(self.settings)
@@ -320,13 +322,17 @@ class Lumina:
 
     def stop(self, run_id: str) -> RunRecord:
         """End a run in good order: checkpoint, results home, rental over. Returns it when it has ended."""
+        return self.follow(self.ask_to_stop(run_id).run_id)
+
+    def ask_to_stop(self, run_id: str) -> RunRecord:
+        """Write down that a run is to end; whoever drives it ends it. Returns the run. Raises UsageError for one that has ended."""
         run = self.find(run_id)
         if run.state not in ACTIVE:
             raise UsageError(f"run {run.run_id} is {run.state} already", f"lumina results {run.run_id}")
         with self.ledger.transaction() as tx:
             tx.update_run(run.run_id, stop_requested_at=self.clock.now())
             tx.add_event("run.stop_requested", run_id=run.run_id)
-        return self.follow(run.run_id)
+        return run
 
     # --- read -----------------------------------------------------------------------------------------------------------
 
@@ -467,7 +473,7 @@ class Lumina:
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""
-        if self.ledger.has_runs(ACTIVE):
+        if self._settles and self.ledger.has_runs(ACTIVE):
             self.controller.settle()
 
     # --- small things ---------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from lumina_cloud.cli.runs import logs, report, results, resume, ssh, status, st
 from lumina_cloud.cli.sample import sample
 from lumina_cloud.cli.sandboxed import Group
 from lumina_cloud.cli.sweep import sweep
+from lumina_cloud.cli.ui import ui
 from lumina_cloud.cli.weights import weights
 from lumina_cloud.core.errors import UsageError
 
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 VERBS = (
     *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, ssh, stop, resume, results, compare),
-    *(sample, weights, costs, budget, report, accuracy, jobfile, rm, prune, doctor),
+    *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, doctor),
 )
 
 for verb in VERBS:

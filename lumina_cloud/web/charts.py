@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,3 +86,26 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> list[str]:
     parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
     parts.append(f'<text class="tick" x="{LEFT + 6}" y="{TOP + 12}">{escape(y_label)}</text>')
     return parts
+
+
+BAR, ROW, NAMES, BARS = 18, 26, 110, 440
+"""Height of a bar, of a row, the width of the names before them, and of all: text stays readable on a phone."""
+
+
+def bars(rows: Sequence[tuple[str, float, float]]) -> Markup:
+    """Return an SVG element with a bar a row: name, dollars that trained, dollars lost. No rows give an empty text."""
+    most = max((trained + lost for _, trained, lost in rows), default=0.0)
+    if most <= 0:
+        return Markup("")
+    height = ROW * len(rows) + 26
+    parts = [f'<svg viewBox="0 0 {BARS} {height}" role="img" aria-label="Dollars that trained, and dollars lost" class="bars">']
+    parts.append(f'<rect class="trained" x="{NAMES}" y="2" width="12" height="12"/><text x="{NAMES + 18}" y="13">trained</text>')
+    parts.append(f'<rect class="lost" x="{NAMES + 90}" y="2" width="12" height="12"/><text x="{NAMES + 108}" y="13">lost</text>')
+    scale = (BARS - NAMES - 80) / most
+    for i, (name, trained, lost) in enumerate(rows):
+        y, middle = 24 + ROW * i, NAMES + trained * scale
+        parts.append(f'<text class="end" x="{NAMES - 8}" y="{y + 14}">{escape(name if len(name) <= 16 else name[:15] + "…")}</text>')
+        parts.append(f'<rect class="trained" x="{NAMES}" y="{y}" width="{trained * scale:.1f}" height="{BAR}"/>')
+        parts.append(f'<rect class="lost" x="{middle:.1f}" y="{y}" width="{lost * scale:.1f}" height="{BAR}"/>')
+        parts.append(f'<text x="{middle + lost * scale + 6:.1f}" y="{y + 14}">${trained + lost:,.2f}</text>')
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704  # our own elements; the names are escaped

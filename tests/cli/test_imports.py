@@ -5,6 +5,7 @@ import sys
 
 HEAVY = {
     *("torch", "deepspeed", "numpy", "tokenizers", "sqlalchemy", "alembic", "pydantic", "jinja2", "paramiko", "httpx", "psutil"),
+    *("starlette", "uvicorn", "anyio"),
     *("platformdirs", "lumina_cloud.api", "lumina_cloud.ledger", "lumina_cloud.planner", "lumina_cloud.runs", "lumina_cloud.catalog"),
     *("providers", "trainer"),
 }
