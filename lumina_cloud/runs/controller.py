@@ -271,7 +271,9 @@ class Controller:
         return [e for e in self.context.ledger.events(rental.run_id) if e.kind == kind and e.rental_id == rental.rental_id]
 
     def _give_up(self, run: RunRecord, rental: RentalRecord, reason: Reason, detail: str) -> None:
-        self._move_rental(self._fresh(rental), "abandoned")
+        # The last create was refused; one before it, of which nobody heard, may yet have made something.
+        unheard = len(self._events(rental, "rental.create")) > 1
+        self._move_rental(self._fresh(rental), "lost_sight" if unheard else "abandoned")
         self.end(run, reason, detail)
 
     def _adopt(self, rental: RentalRecord, instance: Instance) -> None:
@@ -286,10 +288,18 @@ class Controller:
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
 
     def _abandon(self, run: RunRecord, rental: RentalRecord) -> None:
-        """Give up a rental that may or may not exist; one that does is taken over, so that it can be ended."""
-        found = self.context.connect(rental.provider).find(rental.tag)
+        """Give up a rental that may or may not exist; one that does is taken over, so that it can be ended.
+
+        One that may yet turn up in its provider's list stays on record as lost: reconciling looks for it again.
+        """
+        found = self._found(self.context.connect(rental.provider), rental)
         if found:
             self._adopt(rental, found[0])
+        elif self._may_still_appear(rental):
+            self.context.clock.sleep(POLL_SECONDS * 2)
+            return
+        elif rental.state == "creating" and rental.provider != "local":
+            self._move_rental(rental, "lost_sight")
         else:
             self._move_rental(rental, "abandoned")
         self.end(run, "stopped_by_user")
@@ -372,7 +382,7 @@ class Controller:
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
         state = next_rental_state(rental.state, event)
-        ended = {"ended_at": self.context.clock.now()} if state == "ended" else {}
+        ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, **ended)
             tx.add_event(f"rental.{event}", run_id=rental.run_id, rental_id=rental.rental_id)
