@@ -272,7 +272,7 @@ class Lumina:
         self._need_disk()
         self.settle()
         run = self.check_resumable(self.find(run_id), limits)
-        launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
+        launching.resume(self.session, run, limits, self.ledger.spent(run.run_id))
         return self.find(run.run_id)
 
     def resume(self, run_id: str, limits: Limits) -> RunRecord:

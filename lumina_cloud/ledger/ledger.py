@@ -16,6 +16,7 @@ from lumina_cloud.ledger.records import (
     CostRow,
     CurveRecord,
     EventRecord,
+    HoldRecord,
     MetricRecord,
     NoticeRecord,
     PlanRecord,
@@ -198,6 +199,10 @@ class Ledger:
     def spent(self, run_id: str) -> Decimal:
         """Return the sum of a run's charges."""
         return sum((c.usd for c in self.charges(run_id)), Decimal(0))
+
+    def holds(self, run_id: str) -> list[HoldRecord]:
+        """Return what is, or was, kept back for a run's rentals."""
+        return self._all(HoldRecord, "WHERE run_id = :run_id ORDER BY made_at", run_id=run_id)
 
     def spending(self, dimension: str) -> list[SpendingRecord]:
         """Return the money under each key of a dimension."""

@@ -114,6 +114,17 @@ class ChargeRecord:
 
 
 @dataclass(frozen=True)
+class HoldRecord:
+    """Money kept back for a rental before it is created: the most that it may cost. Settled when its charges are known."""
+
+    rental_id: str
+    run_id: str
+    usd: Decimal
+    made_at: datetime
+    settled_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class EventRecord:
     """Something that happened; never changed, never removed."""
 

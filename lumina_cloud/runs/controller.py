@@ -27,7 +27,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, ingest, metering, remembered, shipping
+from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.observing import Observer
@@ -185,17 +185,25 @@ class Controller:
             ended_at=None,
             interruptible=offer.interruptible,
         )
+        disk = offer.usd_per_hour_stopped
         with self.context.ledger.transaction() as tx:
-            tx.add_rental(rental)
-            disk = offer.usd_per_hour_stopped
-            tx.add_event(
-                "rental.intended",
-                run_id=run.run_id,
-                rental_id=rental.rental_id,
-                tag=rental.tag,
-                machine=offer.machine_id,
-                gpu=offer.gpu,
-                disk_usd_per_hour=None if disk is None else money.text(disk),
+            room = holds.reserve(tx, tx.run(run.run_id) or run, rental, self.context.clock.now())
+            if room is not None:
+                tx.add_event(
+                    "rental.intended",
+                    run_id=run.run_id,
+                    rental_id=rental.rental_id,
+                    tag=rental.tag,
+                    machine=offer.machine_id,
+                    gpu=offer.gpu,
+                    disk_usd_per_hour=None if disk is None else money.text(disk),
+                    usd_held=money.text(room.usd),
+                )
+        if room is None:
+            self.end(
+                run,
+                "cap_reached",
+                f"what is left of {money.show(run.usd_cap)} pays for no first step at {money.show(offer.usd_per_hour)}/h",
             )
 
     def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:
@@ -282,7 +290,9 @@ class Controller:
             rental = self._fresh(rental)
         state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
-            tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id)
+            # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
+            price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * PRICE_SLACK))
+            tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
             clocks = metering.Reading.of(self.context.clock).as_data()
             tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
@@ -385,6 +395,8 @@ class Controller:
         ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, **ended)
+            if ended:
+                holds.settle(tx, rental, ended["ended_at"])
             tx.add_event(f"rental.{event}", run_id=rental.run_id, rental_id=rental.rental_id)
 
     def _read_progress(self, run: RunRecord, box: Box) -> None:
