@@ -204,6 +204,17 @@ class Hold(Base):
     settled_at: Mapped[datetime | None]
 
 
+class Lease(Base):
+    """Which controller drives a run."""
+
+    __tablename__ = "leases"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
+    fence: Mapped[int]
+    holder: Mapped[str] = mapped_column(String(80))
+    place: Mapped[str] = mapped_column(String(200))
+    until: Mapped[datetime]
+
+
 class Event(Base):
     """Something that happened. Triggers refuse to change or to remove a row; each row's seal covers that of the row before it."""
 

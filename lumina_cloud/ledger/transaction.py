@@ -17,6 +17,7 @@ from lumina_cloud.ledger.records import (
     EventRecord,
     FactRecord,
     HoldRecord,
+    LeaseRecord,
     NoticeRecord,
     PlanRecord,
     PriceRecord,
@@ -100,6 +101,10 @@ class Transaction:
         self._touch(charge.run_id)
         self._put(charge)
 
+    def put_lease(self, lease: LeaseRecord) -> None:
+        """Keep which controller drives a run."""
+        self._put(lease)
+
     def put_hold(self, hold: HoldRecord) -> None:
         """Keep a hold, or replace the one of the same rental."""
         self._put(hold)
@@ -174,6 +179,10 @@ class Transaction:
     def rentals(self, run_id: str) -> list[RentalRecord]:
         """Return a run's rentals."""
         return self._select(RentalRecord, table(RentalRecord).c.run_id == run_id)
+
+    def lease(self, run_id: str) -> LeaseRecord | None:
+        """Return which controller drives a run."""
+        return self._get(LeaseRecord, run_id)
 
     def holds(self, run_id: str) -> list[HoldRecord]:
         """Return what is, or was, kept back for a run's rentals."""

@@ -6,7 +6,7 @@ ledger, and a create is preceded by a look-up of its tag. No network call stands
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from lumina_cloud.core.errors import (
     HostKeyChanged,
     InsufficientBalance,
     InvalidRequest,
+    LeaseLost,
     LuminaError,
     NoCapacity,
     NotFound,
@@ -29,18 +30,19 @@ from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
 from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping
 from lumina_cloud.runs.decide import Decision, decide
-from lumina_cloud.runs.lock import driving
+from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
 from lumina_cloud.runs.shipping import MachineUnfit
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lumina_cloud.ledger import EventRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.lease import Lease
     from lumina_cloud.runs.observing import Seen
     from lumina_cloud.runs.states import Reason, RentalEvent
     from lumina_cloud.runs.terms import Terms
@@ -73,15 +75,20 @@ class Controller:
     def settle(self) -> None:
         """Bring every run that nobody drives as far as it goes without waiting."""
         for run in self.context.ledger.runs(ACTIVE):
-            with driving(self.context.home, run.run_id) as mine:
-                if mine:
+            with self._holding(run.run_id) as lease, suppress(LeaseLost):
+                if lease is not None:
                     self._advance_until_waiting(run.run_id)
 
     def follow(self, run_id: str, until: Callable[[RunRecord], bool]) -> RunRecord:
         """Drive the run, or watch another process drive it, until `until` holds or it has ended. Returns the run."""
-        with driving(self.context.home, run_id) as mine:
+        with self._holding(run_id) as lease:
+            mine = lease is not None
             while True:
-                decision = self._step_patiently(run_id) if mine else self._watch(run_id)
+                try:
+                    decision = self._step_patiently(run_id) if mine else self._watch(run_id)
+                except LeaseLost as error:
+                    self.context.reporter.said(run_id, error.message)
+                    break
                 run = self._run(run_id)
                 self.context.reporter.progressed(run)
                 if run.state not in ACTIVE or until(run):
@@ -336,7 +343,7 @@ class Controller:
         run = seen.run
         try:
             shipping.ship(self.context, seen.run, rental, seen.terms, box)
-        except (Unreachable, HostKeyChanged):
+        except (Unreachable, HostKeyChanged, LeaseLost):
             # The next look says what became of the machine; what had arrived by now is not sent again.
             raise
         except MachineUnfit as error:
@@ -474,8 +481,17 @@ class Controller:
         return Decision("wait" if self._run(run_id).state in ACTIVE else "nothing")
 
     def _is_driven(self, run_id: str) -> bool:
-        with driving(self.context.home, run_id) as free:
-            return not free
+        return is_driven(self.context.ledger, self.context.clock, self.context.home, run_id)
+
+    @contextmanager
+    def _holding(self, run_id: str) -> Iterator[Lease | None]:
+        context = self.context
+        with holding(context.ledger, context.clock, context.home, run_id, renewed=context.threads) as lease:
+            try:
+                yield lease
+            finally:
+                # The machine's own lease is renewed by whoever holds the run's.
+                self._observer.let_go(self._rental(run_id))
 
     def _run(self, run_id: str) -> RunRecord:
         run = self.context.ledger.run(run_id)
