@@ -31,6 +31,7 @@ docs: setup
 	$(BIN)/python scripts/reference.py
 	$(BIN)/python scripts/published_benchmark.py
 	$(BIN)/python scripts/refusal_table.py docs/training.md
+	$(BIN)/python scripts/state_tables.py
 
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup

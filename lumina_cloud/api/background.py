@@ -43,7 +43,7 @@ def start(settings: Settings, run_id: str) -> int:
     return child.pid
 
 
-class _Log:
+class Log:
     """Writes what happens into the log, a line each."""
 
     def line(self, text: str) -> None:
@@ -56,10 +56,23 @@ class _Log:
 
 
 def main(run_id: str) -> None:
-    """Finish a run. A provider that fails is asked again, less and less often, for as long as the run is not over."""
+    """Finish a run, and leave with the exit code of an error that asking again does not mend."""
+    log = Log()
+    try:
+        finish(run_id, log)
+    except LuminaError as error:
+        log.line(error.message)
+        sys.exit(error.exit_code)
+
+
+def finish(run_id: str, log: Log) -> None:
+    """Drive a run to its end. A provider that fails is asked again, less and less often, for as long as the run is not over.
+
+    Raises another LuminaError.
+    """
     from lumina_cloud.api.lumina import Lumina
 
-    log, pause = _Log(), 2.0
+    pause = 2.0
     with Lumina(log) as lumina:
         while True:
             try:
@@ -68,9 +81,6 @@ def main(run_id: str) -> None:
                 log.line(f"{error.message} (asking again in {pause:.0f} s)")
                 time.sleep(pause)
                 pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
-            except LuminaError as error:
-                log.line(error.message)
-                sys.exit(error.exit_code)
             else:
                 log.line(f"{run.run_id} {run.state} {run.reason}")
                 return

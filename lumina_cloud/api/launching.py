@@ -345,13 +345,18 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         project=prepared.purpose.project,
         labels=list(prepared.purpose.labels),
     )
-    with session.ledger.transaction() as tx:
+    return write_down(session.ledger, run, prepared.terms)
+
+
+def write_down(ledger: Ledger, run: RunRecord, terms: Terms) -> RunRecord:
+    """Keep a planned run as one that is launched. Raises RefusedError when it could exceed a budget, LedgerError."""
+    with ledger.transaction() as tx:
         # Asked again where nobody else can write: of two launches at once only those that fit the budget begin.
         budgets.refuse_beyond(budgets.Known.of_transaction(tx, run.created_at), run.project, run.usd_cap, run.created_at)
         tx.add_run(run)
-        tx.update_run(run_id, state=next_run_state("planned", "launch"))
-        tx.add_event("run.launched", run_id=run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
-        run_terms.keep(tx, run_id, prepared.terms)
+        tx.update_run(run.run_id, state=next_run_state("planned", "launch"))
+        tx.add_event("run.launched", run_id=run.run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+        run_terms.keep(tx, run.run_id, terms)
     return replace(run, state="provisioning")
 
 
@@ -396,11 +401,14 @@ def at_todays_price(session: Session, run: RunRecord) -> RunRecord:
     return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offers))
 
 
-def resume(ledger: Ledger, run: RunRecord, limits: Limits, spent: Decimal) -> None:
+def resume(session: Session, run: RunRecord, limits: Limits, spent: Decimal) -> None:
     """Take up a failed or stopped run again, at its `usd_per_hour`. Raises UsageError, RefusedError, LedgerError."""
     cap = resumed_cap(run, limits, spent)
     state = next_run_state(run.state, "resume")
-    with ledger.transaction() as tx:
+    now = session.clock.now()
+    with session.ledger.transaction() as tx:
+        # It promises again what it may still cost; what it has cost is spent already.
+        budgets.refuse_beyond(budgets.Known.of_transaction(tx, now), run.project, max(caps.ZERO, cap.usd - spent), now)
         tx.update_run(
             run.run_id,
             state=state,

@@ -275,7 +275,7 @@ class Lumina:
         self._need_disk()
         self.settle()
         run = self.check_resumable(self.find(run_id), limits)
-        launching.resume(self.ledger, run, limits, self.ledger.spent(run.run_id))
+        launching.resume(self.session, run, limits, self.ledger.spent(run.run_id))
         return self.find(run.run_id)
 
     def resume(self, run_id: str, limits: Limits) -> RunRecord:
@@ -290,10 +290,15 @@ class Lumina:
         run = self.find(run_id)
         if run.state not in ACTIVE or run.provider == "local":
             return False
-        from lumina_cloud.api import background
+        return self.detach(run_id)
+
+    def detach(self, run_id: str) -> bool:
+        """Leave a run, wherever it is to train, to the controller of this home, or to a small process of its own. Returns True."""
+        from lumina_cloud.api import background, service
 
         self.controller.let_go()
-        background.start(self.settings, run_id)
+        if not service.is_served(self.settings.home):
+            background.start(self.settings, run_id)
         return True
 
     def ssh(self, run_id: str) -> Connection:

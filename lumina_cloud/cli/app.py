@@ -13,6 +13,7 @@ from lumina_cloud.cli import data, output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.compare import compare
+from lumina_cloud.cli.controller import controller
 from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.estimate import estimate
 from lumina_cloud.cli.jobfile import jobfile
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 VERBS = (
-    *(plan, estimate, offers, prices, audit, launch, sweep, status, logs, ssh, stop, resume, results, compare),
+    *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, logs, ssh, stop, resume, results, compare),
     *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, doctor),
 )
 

@@ -45,6 +45,7 @@ def launch(
     label: options.Label = None,
     on_drift: Annotated[str, typer.Option(help="When the run goes beyond its plan: tell (the default) or stop.")] = "tell",
     follow: options.Follow = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once: a controller in the background does the rest.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rented and the most it could cost.")] = False,
     yes: options.Yes = False,
     json: options.Json = False,
@@ -61,6 +62,8 @@ def launch(
 
         if model is not None and plan is not None:
             raise UsageError("a MODEL and --plan say two things", "leave one of them out")
+        if follow and detach:
+            raise UsageError("--follow stays, and --detach returns at once", "leave one of them out")
         if arch == "all":
             raise UsageError("a run has one architecture, and --arch all means four", "take one of dense, moe, mod, hybrid")
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
@@ -82,7 +85,23 @@ def launch(
                 _show_dry_run(prepared, as_json=json)
                 return
             _confirm(prepared, yes=yes)
-            follow_to_end(lumina, lumina.begin(prepared).run_id, follow=follow, as_json=json)
+            begun = lumina.begin(prepared).run_id
+            if detach:
+                lumina.detach(begun)
+                _show_detached(lumina, begun, as_json=json)
+                return
+            follow_to_end(lumina, begun, follow=follow, as_json=json)
+
+
+def _show_detached(lumina: Lumina, run_id: str, *, as_json: bool) -> None:
+    from lumina_cloud.api.documents.of_runs import LaunchDocument
+
+    run = lumina.find(run_id)
+    if as_json:
+        output.emit(LaunchDocument(run=run_id, state=run.state, reason=run.reason, usd="0.00"))
+    else:
+        output.console().print(f"{run_id}  {run.state}", markup=False)
+        output.tell(f"a controller in the background rents and drives it; lumina logs -f {run_id} follows, lumina stop {run_id} ends it")
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ LuminaError                    1   a bug of ours, until proven otherwise
 │   ├── NotFound               7   gone by id
 │   ├── Unreachable            7   a machine does not answer SSH: it boots, it is gone, or the network is
 │   └── HostKeyChanged         7   a machine shows another host key than the pinned one: nothing is sent to it
+├── LeaseLost                  7   another controller drives the run now: this one does nothing more with it
 ├── RunStopped                 8   the run was stopped by the user, the budget or the deadline
 └── BillDiffers                9   a provider's bill differs from the ledger, and nothing explains it
 
@@ -173,6 +174,13 @@ class HostKeyChanged(ProviderError):
     """A machine shows another host key than the one that is known. Never asked again: the run has to leave it."""
 
     kind = "host_key_changed"
+
+
+class LeaseLost(LuminaError):
+    """Another controller has taken the run over. Whoever meets this stops driving it, and may watch."""
+
+    exit_code = 7
+    kind = "lease_lost"
 
 
 class RunStopped(LuminaError):

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from lumina_cloud.core.clock import Clock
 
-HEAD = "0005"
+HEAD = "0007"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision that this version can migrate from."""
 
 BUSY_SECONDS = 30.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ from lumina_cloud.ledger.records import (
     CostRow,
     CurveRecord,
     EventRecord,
+    HoldRecord,
+    LeaseRecord,
     MetricRecord,
     NoticeRecord,
     PlanRecord,
@@ -28,7 +31,7 @@ from lumina_cloud.ledger.records import (
 from lumina_cloud.ledger.rows import TABLES, to_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -46,6 +49,19 @@ OPEN_RENTALS = ("intended", "creating", "booting", "ready", "terminating")
 
 # Said instead of nothing, so that the index on the time is walked and not the table: no run is older.
 _ANY_TIME = "created_at >= '0001-01-01'"
+
+
+_fence: ContextVar[Callable[[Transaction], None] | None] = ContextVar("fence", default=None)
+
+
+@contextmanager
+def fenced_by(check: Callable[[Transaction], None]) -> Iterator[None]:
+    """Call `check` at the beginning of every write transaction. It raises where we may write no more."""
+    token = _fence.set(check)
+    try:
+        yield
+    finally:
+        _fence.reset(token)
 
 
 class Ledger:
@@ -77,6 +93,9 @@ class Ledger:
 
         with self.database.writing() as connection:
             tx = Writing(connection, self.database.clock)
+            fence = _fence.get()
+            if fence is not None:
+                fence(tx)
             yield tx
             commits, ledger_id = tx.finish()
             self.database.commit(connection, commits, ledger_id)
@@ -198,6 +217,14 @@ class Ledger:
     def spent(self, run_id: str) -> Decimal:
         """Return the sum of a run's charges."""
         return sum((c.usd for c in self.charges(run_id)), Decimal(0))
+
+    def lease(self, run_id: str) -> LeaseRecord | None:
+        """Return which controller drives a run."""
+        return self._one(LeaseRecord, "WHERE run_id = :run_id", run_id=run_id)
+
+    def holds(self, run_id: str) -> list[HoldRecord]:
+        """Return what is, or was, kept back for a run's rentals."""
+        return self._all(HoldRecord, "WHERE run_id = :run_id ORDER BY made_at", run_id=run_id)
 
     def spending(self, dimension: str) -> list[SpendingRecord]:
         """Return the money under each key of a dimension."""

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select
 from lumina_cloud.core.errors import LedgerError
 from lumina_cloud.ledger import database as databases
 from lumina_cloud.ledger import derived
-from lumina_cloud.ledger.records import EventRecord, FactRecord, SpendingRecord
+from lumina_cloud.ledger.records import EventRecord, FactRecord, LeaseRecord, SpendingRecord
 from lumina_cloud.ledger.rows import KEYS, TABLES, BrokenSeal, seal, to_record, to_row
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger.database import Database
 
 FORMAT = "lumina-ledger"
-KEPT = [cls for cls in TABLES if cls not in (SpendingRecord, FactRecord)]
-"""What is written out; sums and facts are made anew."""
+KEPT = [cls for cls in TABLES if cls not in (SpendingRecord, FactRecord, LeaseRecord)]
+"""What is written out; sums and facts are made anew, and who drives a run now is of no use elsewhere."""
 
 
 def lines(database: Database) -> Iterator[str]:

@@ -114,6 +114,33 @@ class ChargeRecord:
 
 
 @dataclass(frozen=True)
+class HoldRecord:
+    """Money kept back for a rental before it is created: the most that it may cost. Settled when its charges are known."""
+
+    rental_id: str
+    run_id: str
+    usd: Decimal
+    made_at: datetime
+    settled_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """Which controller drives a run, and until when if nothing is heard of it.
+
+    `fence` grows with each taking-over: what a controller of a lower one writes is refused.
+    """
+
+    run_id: str
+    fence: int
+    holder: str
+    """The controller; empty when it has let go."""
+    place: str
+    """The computer, its start and the home folder: who is in the same place can tell whether that controller lives."""
+    until: datetime
+
+
+@dataclass(frozen=True)
 class EventRecord:
     """Something that happened; never changed, never removed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -46,7 +47,12 @@ def prepare(path: Path) -> bool:
     if path.with_name(f"{path.name}-mark").exists():
         state = "is empty" if path.exists() else "is missing"
         raise LedgerError(f"{path} {state}, but there was a ledger here", f"{_way_back(path)}\nto begin a new one: remove {path.name}-mark")
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with _known_lock:
+        # From here on this process has it open, and it is not looked into past SQLite.
+        here = os.fstat(handle)
+        _known.add((here.st_dev, here.st_ino))
+    os.close(handle)
     return True
 
 
@@ -61,9 +67,8 @@ class Look:
 
 def look(path: Path, busy_seconds: float) -> Look:
     """Look at a file. Raises LedgerError for one that is no ledger or is damaged, BrokenSeal."""
-    with path.open("rb") as handle:
-        if handle.read(16) != MAGIC:
-            raise LedgerError(f"{path} is no ledger: it is not a SQLite database", _way_back(path))
+    if not _is_sqlite(path):
+        raise LedgerError(f"{path} is no ledger: it is not a SQLite database", _way_back(path))
     with closing(connect(path, busy_seconds)) as connection:
         tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
@@ -77,6 +82,27 @@ def look(path: Path, busy_seconds: float) -> Look:
         if facts.get("schema", schema_hash(connection)) != schema_hash(connection):
             raise LedgerError(f"{path} is damaged: its tables are not those that were made", _way_back(path))
         return Look(None if found is None else str(found[0]), facts)
+
+
+_known: set[tuple[int, int]] = set()
+_known_lock = threading.Lock()
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Whether a file begins as a SQLite database does. Each file is read once in a process, before anything here has it open.
+
+    To close a file lets go of all locks that this process has on it (POSIX): of another connection's too, which then goes on writing
+    into a log that others take for abandoned, and remove.
+    """
+    with _known_lock:
+        here = path.stat()
+        if (here.st_dev, here.st_ino) in _known:
+            return True
+        with path.open("rb") as handle:
+            found = handle.read(16) == MAGIC
+        if found:
+            _known.add((here.st_dev, here.st_ino))
+        return found
 
 
 def schema_hash(connection: sqlite3.Connection) -> str:

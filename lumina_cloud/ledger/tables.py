@@ -192,6 +192,29 @@ class Charge(Base):
     source: Mapped[str] = mapped_column(String(200))
 
 
+class Hold(Base):
+    """Money kept back for a rental before it is created."""
+
+    __tablename__ = "holds"
+    __table_args__ = (CheckConstraint("usd_micros >= 0", name="amount"),)
+    rental_id: Mapped[str] = mapped_column(ForeignKey("rentals.rental_id"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True)
+    usd_micros: Mapped[int] = mapped_column(BigInteger)
+    made_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+
+
+class Lease(Base):
+    """Which controller drives a run."""
+
+    __tablename__ = "leases"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), primary_key=True)
+    fence: Mapped[int]
+    holder: Mapped[str] = mapped_column(String(80))
+    place: Mapped[str] = mapped_column(String(200))
+    until: Mapped[datetime]
+
+
 class Event(Base):
     """Something that happened. Triggers refuse to change or to remove a row; each row's seal covers that of the row before it."""
 

@@ -16,6 +16,8 @@ from lumina_cloud.ledger.records import (
     CurveRecord,
     EventRecord,
     FactRecord,
+    HoldRecord,
+    LeaseRecord,
     NoticeRecord,
     PlanRecord,
     PriceRecord,
@@ -99,6 +101,14 @@ class Transaction:
         self._touch(charge.run_id)
         self._put(charge)
 
+    def put_lease(self, lease: LeaseRecord) -> None:
+        """Keep which controller drives a run."""
+        self._put(lease)
+
+    def put_hold(self, hold: HoldRecord) -> None:
+        """Keep a hold, or replace the one of the same rental."""
+        self._put(hold)
+
     def add_event(self, kind: str, *, run_id: str | None = None, rental_id: str | None = None, **data: Any) -> None:
         """Append an event."""
         event = EventRecord(self._last_event + 1, self._clock.now(), run_id, rental_id, kind, data, previous=self._head)
@@ -165,6 +175,18 @@ class Transaction:
     def charges(self, run_id: str) -> list[ChargeRecord]:
         """Return all charges of a run, those that no more count among them."""
         return self._select(ChargeRecord, table(ChargeRecord).c.run_id == run_id)
+
+    def rentals(self, run_id: str) -> list[RentalRecord]:
+        """Return a run's rentals."""
+        return self._select(RentalRecord, table(RentalRecord).c.run_id == run_id)
+
+    def lease(self, run_id: str) -> LeaseRecord | None:
+        """Return which controller drives a run."""
+        return self._get(LeaseRecord, run_id)
+
+    def holds(self, run_id: str) -> list[HoldRecord]:
+        """Return what is, or was, kept back for a run's rentals."""
+        return self._select(HoldRecord, table(HoldRecord).c.run_id == run_id)
 
     def budgets(self) -> list[BudgetRecord]:
         """Return all caps."""

@@ -12,7 +12,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
-from lumina_cloud.runs import billing, ingest, metering
+from lumina_cloud.runs import billing, holds, ingest, metering
 from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
 from providers.contract import HasClock
 
@@ -118,6 +118,7 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
     ended_at = (gone.ended_at if gone is not None else None) or asked_at
     with context.ledger.transaction() as tx:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
+        holds.settle(tx, rental, context.clock.now())
         tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
 
 

@@ -55,3 +55,5 @@ class Context:
     secrets: Mapping[str, str] = field(default_factory=dict)
     """The user's environment, of which a run may be given what `--secret` names."""
     reporter: Reporter = field(default_factory=Silent)
+    threads: bool = True
+    """Whether leases are renewed in threads; a simulation has none."""

@@ -6,7 +6,7 @@ ledger, and a create is preceded by a look-up of its tag. No network call stands
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from lumina_cloud.core.errors import (
     HostKeyChanged,
     InsufficientBalance,
     InvalidRequest,
+    LeaseLost,
     LuminaError,
     NoCapacity,
     NotFound,
@@ -27,20 +28,21 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, ingest, metering, remembered, shipping
+from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping
 from lumina_cloud.runs.decide import Decision, decide
-from lumina_cloud.runs.lock import driving
+from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
 from lumina_cloud.runs.shipping import MachineUnfit
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lumina_cloud.ledger import EventRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.lease import Lease
     from lumina_cloud.runs.observing import Seen
     from lumina_cloud.runs.states import Reason, RentalEvent
     from lumina_cloud.runs.terms import Terms
@@ -73,15 +75,20 @@ class Controller:
     def settle(self) -> None:
         """Bring every run that nobody drives as far as it goes without waiting."""
         for run in self.context.ledger.runs(ACTIVE):
-            with driving(self.context.home, run.run_id) as mine:
-                if mine:
+            with self._holding(run.run_id) as lease, suppress(LeaseLost):
+                if lease is not None:
                     self._advance_until_waiting(run.run_id)
 
     def follow(self, run_id: str, until: Callable[[RunRecord], bool]) -> RunRecord:
         """Drive the run, or watch another process drive it, until `until` holds or it has ended. Returns the run."""
-        with driving(self.context.home, run_id) as mine:
+        with self._holding(run_id) as lease:
+            mine = lease is not None
             while True:
-                decision = self._step_patiently(run_id) if mine else self._watch(run_id)
+                try:
+                    decision = self._step_patiently(run_id) if mine else self._watch(run_id)
+                except LeaseLost as error:
+                    self.context.reporter.said(run_id, error.message)
+                    break
                 run = self._run(run_id)
                 self.context.reporter.progressed(run)
                 if run.state not in ACTIVE or until(run):
@@ -185,17 +192,25 @@ class Controller:
             ended_at=None,
             interruptible=offer.interruptible,
         )
+        disk = offer.usd_per_hour_stopped
         with self.context.ledger.transaction() as tx:
-            tx.add_rental(rental)
-            disk = offer.usd_per_hour_stopped
-            tx.add_event(
-                "rental.intended",
-                run_id=run.run_id,
-                rental_id=rental.rental_id,
-                tag=rental.tag,
-                machine=offer.machine_id,
-                gpu=offer.gpu,
-                disk_usd_per_hour=None if disk is None else money.text(disk),
+            room = holds.reserve(tx, tx.run(run.run_id) or run, rental, self.context.clock.now())
+            if room is not None:
+                tx.add_event(
+                    "rental.intended",
+                    run_id=run.run_id,
+                    rental_id=rental.rental_id,
+                    tag=rental.tag,
+                    machine=offer.machine_id,
+                    gpu=offer.gpu,
+                    disk_usd_per_hour=None if disk is None else money.text(disk),
+                    usd_held=money.text(room.usd),
+                )
+        if room is None:
+            self.end(
+                run,
+                "cap_reached",
+                f"what is left of {money.show(run.usd_cap)} pays for no first step at {money.show(offer.usd_per_hour)}/h",
             )
 
     def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:
@@ -271,7 +286,9 @@ class Controller:
         return [e for e in self.context.ledger.events(rental.run_id) if e.kind == kind and e.rental_id == rental.rental_id]
 
     def _give_up(self, run: RunRecord, rental: RentalRecord, reason: Reason, detail: str) -> None:
-        self._move_rental(self._fresh(rental), "abandoned")
+        # The last create was refused; one before it, of which nobody heard, may yet have made something.
+        unheard = len(self._events(rental, "rental.create")) > 1
+        self._move_rental(self._fresh(rental), "lost_sight" if unheard else "abandoned")
         self.end(run, reason, detail)
 
     def _adopt(self, rental: RentalRecord, instance: Instance) -> None:
@@ -280,16 +297,26 @@ class Controller:
             rental = self._fresh(rental)
         state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
-            tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id)
+            # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
+            price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * PRICE_SLACK))
+            tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
             clocks = metering.Reading.of(self.context.clock).as_data()
             tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
         self.context.reporter.said(rental.run_id, f"rented {untrusted.line(instance.instance_id, 80)} from {rental.provider}")
 
     def _abandon(self, run: RunRecord, rental: RentalRecord) -> None:
-        """Give up a rental that may or may not exist; one that does is taken over, so that it can be ended."""
-        found = self.context.connect(rental.provider).find(rental.tag)
+        """Give up a rental that may or may not exist; one that does is taken over, so that it can be ended.
+
+        One that may yet turn up in its provider's list stays on record as lost: reconciling looks for it again.
+        """
+        found = self._found(self.context.connect(rental.provider), rental)
         if found:
             self._adopt(rental, found[0])
+        elif self._may_still_appear(rental):
+            self.context.clock.sleep(POLL_SECONDS * 2)
+            return
+        elif rental.state == "creating" and rental.provider != "local":
+            self._move_rental(rental, "lost_sight")
         else:
             self._move_rental(rental, "abandoned")
         self.end(run, "stopped_by_user")
@@ -316,7 +343,7 @@ class Controller:
         run = seen.run
         try:
             shipping.ship(self.context, seen.run, rental, seen.terms, box)
-        except (Unreachable, HostKeyChanged):
+        except (Unreachable, HostKeyChanged, LeaseLost):
             # The next look says what became of the machine; what had arrived by now is not sent again.
             raise
         except MachineUnfit as error:
@@ -372,9 +399,11 @@ class Controller:
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
         state = next_rental_state(rental.state, event)
-        ended = {"ended_at": self.context.clock.now()} if state == "ended" else {}
+        ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
         with self.context.ledger.transaction() as tx:
             tx.update_rental(rental.rental_id, state=state, **ended)
+            if ended:
+                holds.settle(tx, rental, ended["ended_at"])
             tx.add_event(f"rental.{event}", run_id=rental.run_id, rental_id=rental.rental_id)
 
     def _read_progress(self, run: RunRecord, box: Box) -> None:
@@ -452,8 +481,17 @@ class Controller:
         return Decision("wait" if self._run(run_id).state in ACTIVE else "nothing")
 
     def _is_driven(self, run_id: str) -> bool:
-        with driving(self.context.home, run_id) as free:
-            return not free
+        return is_driven(self.context.ledger, self.context.clock, self.context.home, run_id)
+
+    @contextmanager
+    def _holding(self, run_id: str) -> Iterator[Lease | None]:
+        context = self.context
+        with holding(context.ledger, context.clock, context.home, run_id, renewed=context.threads) as lease:
+            try:
+                yield lease
+            finally:
+                # The machine's own lease is renewed by whoever holds the run's.
+                self._observer.let_go(self._rental(run_id))
 
     def _run(self, run_id: str) -> RunRecord:
         run = self.context.ledger.run(run_id)

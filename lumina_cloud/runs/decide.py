@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from lumina_cloud.runs.states import Reason, RentalState, RunState
+    from lumina_cloud.runs.states import Action, Reason, RentalState, RunState
 
 Machine = Literal["unknown", "creating", "running", "stopped", "gone"]
-Action = Literal["nothing", "wait", "intend", "create", "abandon", "mark_ready", "ship", "mark_training", "ask_to_stop", "end", "conclude"]
 
 BOOT_DEADLINE_SECONDS = 300.0
 """A machine that has not come up by then is given back, where nothing else was said."""

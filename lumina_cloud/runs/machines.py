@@ -9,11 +9,12 @@ from __future__ import annotations
 import secrets
 import threading
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderDown, ProviderError, Unreachable
+from lumina_cloud.core.errors import HostKeyChanged, LeaseLost, LedgerError, NotFound, ProviderDown, ProviderError, Unreachable
 from lumina_cloud.remote import startup
 from lumina_cloud.runs import caps
 from providers.contract import HostKeyChannel, InstanceScopedKey, LaunchSpec, LocalAddress, ProviderDeadline, StartupScript
@@ -204,7 +205,8 @@ class LeaseKeeper:
         self._stop = threading.Event()
         self.refusals = 0
         """How many writes in a row the machine refused, though it answered."""
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        # The thread asks for the run's lease before it writes, as whoever started it does.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
         self._thread.start()
 
     def _keep(self) -> None:
@@ -217,6 +219,8 @@ class LeaseKeeper:
                 self.refusals = 0
             except (Unreachable, HostKeyChanged):
                 pass
+            except (LeaseLost, LedgerError):
+                break
             except ProviderError:
                 self.refusals += 1
                 pause = min(pause, 3.0)

@@ -1,50 +1,91 @@
 """The states of a run and of a rental: one table each, and nothing else changes a state.
 
-A run's `reason` is one of a closed list, and decides in which state it ends.
+Every pair of a state and an event has a cell: the state that follows, or `-` for a pair that cannot happen and is a bug where it does.
+`docs/how-it-works.md` draws both tables from here (`scripts/state_tables.py`). A run's `reason` is one of a closed list, and decides
+in which state it ends.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 RunState = Literal["planned", "provisioning", "preparing", "training", "finishing", "succeeded", "failed", "stopped"]
 RunEvent = Literal[
     "launch", "machine_ready", "training_began", "work_ended", "concluded_well", "concluded_badly", "concluded_early", "resume"
 ]
 RentalState = Literal["intended", "creating", "booting", "ready", "terminating", "ended", "lost"]
-RentalEvent = Literal["create", "created", "ready", "terminate", "gone", "abandoned"]
+RentalEvent = Literal["create", "created", "ready", "terminate", "gone", "abandoned", "lost_sight", "found"]
+
+Action = Literal["nothing", "wait", "intend", "create", "abandon", "mark_ready", "ship", "mark_training", "ask_to_stop", "end", "conclude"]
+"""What a controller may be told to do next (`lumina_cloud.runs.decide`)."""
 
 ACTIVE: tuple[RunState, ...] = ("provisioning", "preparing", "training", "finishing")
 """States in which money may be spent."""
 FINAL: tuple[RunState, ...] = ("succeeded", "failed", "stopped")
 RESUMABLE: tuple[RunState, ...] = ("failed", "stopped")
 
-RUN_TABLE: dict[tuple[RunState, RunEvent], RunState] = {
-    ("planned", "launch"): "provisioning",
-    ("provisioning", "machine_ready"): "preparing",
-    ("provisioning", "work_ended"): "finishing",
-    ("preparing", "training_began"): "training",
-    ("preparing", "work_ended"): "finishing",
-    ("training", "work_ended"): "finishing",
-    ("finishing", "concluded_well"): "succeeded",
-    ("finishing", "concluded_badly"): "failed",
-    ("finishing", "concluded_early"): "stopped",
-    ("failed", "resume"): "provisioning",
-    ("stopped", "resume"): "provisioning",
-}
+RUN_GRID = """
+             launch       machine_ready training_began work_ended concluded_well concluded_badly concluded_early resume
+planned      provisioning -             -              -          -              -               -               -
+provisioning -            preparing     -              finishing  -              -               -               -
+preparing    -            -             training       finishing  -              -               -               -
+training     -            -             -              finishing  -              -               -               -
+finishing    -            -             -              -          succeeded      failed          stopped         -
+succeeded    -            -             -              -          -              -               -               -
+failed       -            -             -              -          -              -               -               provisioning
+stopped      -            -             -              -          -              -               -               provisioning
+"""
 
-RENTAL_TABLE: dict[tuple[RentalState, RentalEvent], RentalState] = {
-    ("intended", "create"): "creating",
-    # A create that may have happened is repeated only after its tag was looked up.
-    ("creating", "create"): "creating",
-    ("creating", "created"): "booting",
-    ("booting", "ready"): "ready",
-    ("booting", "terminate"): "terminating",
-    ("ready", "terminate"): "terminating",
-    ("terminating", "gone"): "ended",
-    ("intended", "abandoned"): "ended",
-    ("creating", "abandoned"): "ended",
+# A create that may have happened is repeated only after its tag was looked up, so `creating` takes `create` again. `lost_sight` gives
+# up one that may yet turn up in its provider's list: whoever reconciles looks for it, and ends what is `found`.
+RENTAL_GRID = """
+             create       created       ready          terminate   gone          abandoned       lost_sight      found
+intended     creating     -             -              -           -             ended           -               -
+creating     creating     booting       -              -           -             ended           lost            -
+booting      -            -             ready          terminating -             -               -               -
+ready        -            -             -              terminating -             -               -               -
+terminating  -            -             -              -           ended         -               -               -
+ended        -            -             -              -           -             -               -               -
+lost         -            -             -              -           -             -               -               terminating
+"""
+
+ACTIONS: dict[RunState, tuple[Action, ...]] = {
+    "planned": ("nothing",),
+    "provisioning": ("intend", "create", "abandon", "mark_ready", "wait", "end"),
+    "preparing": ("ship", "mark_training", "ask_to_stop", "wait", "end"),
+    "training": ("ship", "ask_to_stop", "wait", "end"),
+    "finishing": ("conclude",),
+    "succeeded": ("nothing",),
+    "failed": ("nothing",),
+    "stopped": ("nothing",),
 }
+"""What may be done with a run in each of its states: all that `decide` ever asks for."""
+
+State = TypeVar("State", bound=str)
+Event = TypeVar("Event", bound=str)
+
+
+def table_of(grid: str, states: tuple[State, ...], events: tuple[Event, ...]) -> dict[tuple[State, Event], State | None]:
+    """Read a grid: one line for each state, one column for each event. Raises ValueError for a cell that is missing or unknown."""
+    head, *lines = [line.split() for line in grid.strip().splitlines()]
+    if tuple(head) != events or tuple(line[0] for line in lines) != states:
+        raise ValueError(f"a table has {head} by {[line[0] for line in lines]}, but must have {events} by {states}")
+    known: dict[str, State | None] = {"-": None, **{state: state for state in states}}
+    return {
+        (state, event): known[cell]
+        for state, (_, *cells) in zip(states, lines, strict=True)
+        for event, cell in zip(events, cells, strict=True)
+    }
+
+
+RUN_CELLS: dict[tuple[RunState, RunEvent], RunState | None] = table_of(RUN_GRID, get_args(RunState), get_args(RunEvent))
+RENTAL_CELLS: dict[tuple[RentalState, RentalEvent], RentalState | None] = table_of(
+    RENTAL_GRID, get_args(RentalState), get_args(RentalEvent)
+)
+
+RUN_TABLE: dict[tuple[RunState, RunEvent], RunState] = {pair: to for pair, to in RUN_CELLS.items() if to is not None}
+RENTAL_TABLE: dict[tuple[RentalState, RentalEvent], RentalState] = {pair: to for pair, to in RENTAL_CELLS.items() if to is not None}
+"""The pairs that can happen."""
 
 Reason = Literal[
     "finished",

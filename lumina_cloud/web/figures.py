@@ -14,7 +14,7 @@ from lumina_cloud.web.charts import thinned
 from lumina_cloud.web.pages import line_of, planned_against_actual, summary
 
 if TYPE_CHECKING:
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents.of_plans import PlanRow
     from lumina_cloud.api.lumina import Lumina
     from lumina_cloud.ledger import MetricRecord
     from lumina_cloud.web.pages import Asked
@@ -87,7 +87,7 @@ def plan(lumina: Lumina, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _row(row: schema.PlanRow, budget: Decimal | None, deadline: Decimal | None) -> dict[str, Any]:
+def _row(row: PlanRow, budget: Decimal | None, deadline: Decimal | None) -> dict[str, Any]:
     usd, hours = Decimal(row.usd.mid), row.hours.mid
     within = (budget is None or usd <= budget) and (deadline is None or Decimal(repr(hours)) <= deadline)
     return {

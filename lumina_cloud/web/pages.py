@@ -13,7 +13,7 @@ from lumina_cloud.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from lumina_cloud.api import schema
+    from lumina_cloud.api.documents.of_runs import ResultsDocument, RunStatus, StatusDocument
     from lumina_cloud.api.lumina import Lumina
 
 ENDED = ("succeeded", "failed", "stopped")
@@ -67,7 +67,7 @@ class Line:
     cells: dict[str, str]
 
 
-def line_of(run: schema.RunStatus) -> Line:
+def line_of(run: RunStatus) -> Line:
     """Return a run as the table shows it."""
     return Line(
         run=run.run,
@@ -87,7 +87,7 @@ def line_of(run: schema.RunStatus) -> Line:
     )
 
 
-def summary(status: schema.StatusDocument) -> str:
+def summary(status: StatusDocument) -> str:
     """Return one sentence of what goes on."""
     going = [r for r in status.runs if r.state not in ENDED]
     if not going:
@@ -207,7 +207,7 @@ def accuracy(lumina: Lumina, _asked: Asked) -> Page:
 # --- figures as text ------------------------------------------------------------------------------------------------------
 
 
-def planned_against_actual(results: schema.ResultsDocument) -> list[tuple[str, str, str]]:
+def planned_against_actual(results: ResultsDocument) -> list[tuple[str, str, str]]:
     """Return name, planned and actual of each figure of a run."""
     planned, actual = results.planned, results.actual
     rows: list[tuple[str, Any, Any, Callable[[Any], str]]] = [
@@ -220,7 +220,7 @@ def planned_against_actual(results: schema.ResultsDocument) -> list[tuple[str, s
     return [(name, *("-" if v is None else form(v) for v in (before, after))) for name, before, after, form in rows]  # type: ignore[misc]
 
 
-def routing(results: schema.ResultsDocument) -> list[tuple[str, str]]:
+def routing(results: ResultsDocument) -> list[tuple[str, str]]:
     """Return how the run's routers did; empty for a dense model."""
     found = results.details.get("routing")
     if not isinstance(found, dict):
@@ -228,13 +228,13 @@ def routing(results: schema.ResultsDocument) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), f"{v:.3g}") for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
-def sample(results: schema.ResultsDocument) -> str:
+def sample(results: ResultsDocument) -> str:
     """Return what the run's model wrote; empty where nothing came home."""
     found = results.details.get("sample")
     return f"{found.get('prompt') or ''}{found.get('text') or ''}" if isinstance(found, dict) else ""
 
 
-def versions(results: schema.ResultsDocument) -> list[tuple[str, str]]:
+def versions(results: ResultsDocument) -> list[tuple[str, str]]:
     """Return the versions that the run was made with."""
     found = results.details.get("versions")
     return [(str(name), str(v)) for name, v in found.items()] if isinstance(found, dict) else []

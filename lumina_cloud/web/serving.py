@@ -8,8 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
+from lumina_cloud.api.documents.root import Answer
 from lumina_cloud.core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ ADDRESS = "127.0.0.1"
 CLOSING_SECONDS = 1
 
 
-class Served(BaseModel):
+class Served(Answer):
     """`lumina ui --json`: where the pages are. The token in the address is the key to them."""
 
     url: str

@@ -183,3 +183,20 @@ def test_a_kill_at_a_commit_keeps_all_of_it_or_nothing(tmp_path, when, kept):
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_a_ledger_opened_twice_in_a_process_keeps_its_locks(tmp_path):
+    """Else another process would take the first one's log for abandoned, and what it commits afterwards would be lost."""
+    first = opened(tmp_path)
+    fill(first, "before")
+    opened(tmp_path).close()
+    look = (
+        f"import sys, pathlib; sys.path.insert(0, {ROOT!r})\n"
+        "from lumina_cloud.ledger import Ledger; from lumina_cloud.core.clock import SystemClock\n"
+        f"ledger = Ledger.open(pathlib.Path({str(tmp_path)!r}), SystemClock())\n"
+        "print(*sorted(ledger.run_names())); ledger.close()"
+    )
+    assert child(look).stdout.split() == ["before"]
+    fill(first, "later")
+    assert child(look).stdout.split() == ["before", "later"]
+    first.close()

@@ -3,11 +3,12 @@
 import signal
 import sqlite3
 from datetime import timedelta
+from unittest.mock import patch
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, inspect
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger, database, derived
@@ -45,7 +46,9 @@ def raised(path, revision):
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         if revision >= "0003":
-            derived.refresh(connection, "0123456789abcdef")
+            there = set(inspect(connection).get_table_names())
+            with patch.object(derived, "TABLES", {cls: name for cls, name in derived.TABLES.items() if name in there}):
+                derived.refresh(connection, "0123456789abcdef")
         connection.commit()
     engine.dispose()
 

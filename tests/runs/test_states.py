@@ -1,5 +1,6 @@
 """The two tables are complete, closed, and lead to an end."""
 
+from itertools import product
 from typing import get_args
 
 import pytest
@@ -31,6 +32,28 @@ def test_a_pair_outside_the_rental_table_is_refused(state, event):
     else:
         with pytest.raises(states.IllegalTransition):
             states.next_rental_state(state, event)
+
+
+def test_every_cell_of_both_tables_is_declared():
+    assert set(states.RUN_CELLS) == set(product(get_args(states.RunState), get_args(states.RunEvent)))
+    assert set(states.RENTAL_CELLS) == set(product(get_args(states.RentalState), get_args(states.RentalEvent)))
+    assert set(states.ACTIONS) == set(get_args(states.RunState))
+
+
+@pytest.mark.parametrize("spoiled", ["a missing cell", "an unknown state", "a missing line", "a missing column"])
+def test_a_table_with_a_hole_does_not_load(spoiled):
+    lines = states.RENTAL_GRID.strip().splitlines()
+    match spoiled:
+        case "a missing cell":
+            lines[3] = lines[3].rsplit(maxsplit=1)[0]
+        case "an unknown state":
+            lines[3] = lines[3].replace("ready", "redy")
+        case "a missing line":
+            del lines[3]
+        case "a missing column":
+            lines[0] = lines[0].replace("found", "")
+    with pytest.raises((ValueError, KeyError)):
+        states.table_of("\n".join(lines), get_args(states.RentalState), get_args(states.RentalEvent))
 
 
 def test_every_active_state_can_reach_an_end_and_no_end_spends():
