@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lumina_cloud.cli import options, output
+
+if TYPE_CHECKING:
+    from lumina_cloud.api.documents.of_keeping import UiDocument
 
 
 def ui(
@@ -18,7 +21,7 @@ def ui(
     with output.errors_shown(as_json=json):
         from lumina_cloud.web import serving
 
-        def tell(served: serving.Served) -> None:
+        def tell(served: UiDocument) -> None:
             if json:
                 output.emit(served)
             else:

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api.documents.root import Answer
+from lumina_cloud.api.documents.of_keeping import UiDocument
 from lumina_cloud.core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +18,7 @@ ADDRESS = "127.0.0.1"
 CLOSING_SECONDS = 1
 
 
-class Served(Answer):
-    """`lumina ui --json`: where the pages are. The token in the address is the key to them."""
-
-    url: str
-    port: int
-
-
-def serve(port: int, tell: Callable[[Served], None]) -> None:
+def serve(port: int, tell: Callable[[UiDocument], None]) -> None:
     """Serve until Ctrl-C; `tell` hears the address once the port is ours. With port 0 any free one is taken.
 
     Raises UsageError for a port that cannot be had, RefusedError without the extra `ui`.
@@ -45,7 +38,7 @@ def serve(port: int, tell: Callable[[Served], None]) -> None:
         desk = Desk()
         try:
             desk.settle()
-            tell(Served(url=f"http://{ADDRESS}:{lock.port}/?token={lock.token}", port=lock.port))
+            tell(UiDocument(url=f"http://{ADDRESS}:{lock.port}/?token={lock.token}", port=lock.port))
             # No access log: the first address holds the token.
             config = uvicorn.Config(
                 application(desk, lock),

@@ -83,3 +83,10 @@ class CheckedDataDocument(Answer):
     upload_bytes: int
     wanted_tokens: int | None = None
     epochs: float | None = None
+
+
+class UiDocument(Answer):
+    """Where the pages of `lumina ui` are. The token in the address is the key to them."""
+
+    url: str
+    port: int

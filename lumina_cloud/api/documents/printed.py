@@ -29,6 +29,7 @@ PRINTED: Mapping[str, tuple[type[Document], ...]] = {
     "costs": (of_money.CostsDocument, of_money.CheckDocument),
     "budget": (of_money.BudgetDocument,),
     "report": (of_runs.ReportDocument,),
+    "ui": (of_keeping.UiDocument,),
     "accuracy": (of_plans.AccuracyDocument,),
     "rm": (of_keeping.RemovedDocument,),
     "prune": (of_keeping.RemovedDocument,),
