@@ -8,9 +8,11 @@ own; that is not done here.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import math
+import platform
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,8 @@ LEAST_STEPS, MOST_STEPS = 12, 200
 MOST_ACCUMULATION = 4
 """Micro batches of a probed step: memory is the same from two on, and many short steps tell more than one long one."""
 TIMEOUT_SECONDS = 900.0
+KEPT_SECONDS = 30 * 86_400.0
+"""A measurement that is older is made again: drivers, libraries and what else runs on a computer change."""
 LEARNED_AS = 50
 """Runs that a probe counts as: what it measured stands for what was modelled."""
 
@@ -122,12 +126,17 @@ def probe(home: Path, row: Row) -> Probe:
         raise ProviderError("the probe ended without saying how fast it was", "plan without --probe")
     usd = money.text(money.for_hours(row.machine.usd_per_hour, seconds / 3600))
     found = Probe(speed, peak, modelled["tokens_per_second"], modelled["memory"], seconds, usd, config.training.steps)
-    path = _file(home, row.estimate.config)
+    keep(home, row.estimate.config, found)
+    return found
+
+
+def keep(home: Path, config: RunConfig, found: Probe) -> None:
+    """Write down what a probe of a workload measured, for the plans and launches after it."""
+    path = _file(home, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(json.dumps(asdict(found)), encoding="utf-8")
     partial.replace(path)
-    return found
 
 
 def notes(found: Probe, before: Row, after: Row) -> list[str]:
@@ -175,19 +184,28 @@ def _train(config: RunConfig) -> dict[str, Any]:
         return result
 
 
+def _this_computer() -> tuple[object, ...]:
+    """Return what a measurement stands and falls with beside its workload: the cores, and the releases of what ran on them."""
+    from lumina_cloud import __version__
+    from lumina_cloud.api.cpu_benchmark import usable_cores
+
+    found = [dist.version for name in ("torch", "deepspeed") for dist in importlib.metadata.distributions(name=name)]
+    return (usable_cores(), platform.machine(), __version__, *found)
+
+
 def _kept(home: Path, config: RunConfig) -> Probe | None:
+    path = _file(home, config)
     try:
-        raw = json.loads(_file(home, config).read_text(encoding="utf-8"))
-        return Probe(**raw)
+        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            return None
+        return Probe(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         # None was made, or one by another release: it is made again when asked for.
         return None
 
 
 def _file(home: Path, config: RunConfig) -> Path:
-    """Return where a workload's probe is kept: model, sequence and arithmetic decide, and how many cores there are."""
-    from lumina_cloud.api.cpu_benchmark import usable_cores
-
+    """Return where a workload's probe is kept: model, sequence and arithmetic decide, and what this computer and its torch are."""
     t = config.training
-    key = json.dumps([asdict(config.model), t.seq_len, t.precision, t.optimizer, config.preset, usable_cores()], sort_keys=True)
+    key = json.dumps([asdict(config.model), t.seq_len, t.precision, t.optimizer, config.preset, *_this_computer()], sort_keys=True)
     return home / "probes" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

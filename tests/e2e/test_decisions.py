@@ -1,0 +1,52 @@
+"""What was decided is what is rented: a plan from a file at its price, and a run that goes beyond its plan."""
+
+import json
+import re
+
+import pytest
+
+from tests.e2e.conftest import TINY
+from tests.e2e.rented import Sandbox
+
+pytestmark = pytest.mark.trains
+WORK = ("--arch", "dense", "--tokens", "20480", "--global-batch", "1024", *TINY)
+
+
+@pytest.fixture
+def sandbox(lumina):
+    made = Sandbox(lumina)
+    made.up()
+    yield made
+    made.down()
+
+
+def test_a_plan_from_a_file_is_rented_as_it_stands_and_says_what_prices_did_since(sandbox, tmp_path):
+    file = tmp_path / "plan.toml"
+    planned = sandbox("plan", "debug", *WORK, "--provider", "vastai", "--gpu", "4090", "--live", "--out", str(file), "--json")
+    assert planned.returncode == 0, planned.stderr
+    text = file.read_text()
+    # As if it had been planned when the machine cost half.
+    (price,) = re.findall(r'^usd_per_hour = "([0-9.]+)"$', text, re.MULTILINE)
+    file.write_text(text.replace(f'usd_per_hour = "{price}"', f'usd_per_hour = "{float(price) / 2:.6f}"'))
+    shown = sandbox("launch", "--plan", str(file), "--max-cost", "2", "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    changes = json.loads(shown.stdout)["price_changes"]
+    assert all(c["percent"] > 50 for c in changes if "an hour" in c["what"])
+    assert changes
+    done = sandbox("launch", "--plan", str(file), "--max-cost", "2", "--follow", "--yes", "--json", timeout=500)
+    assert sandbox.outcome(done)["state"] == "succeeded", done.stderr
+    assert "an hour" in done.stderr, done.stderr
+    sandbox.judge()
+
+
+@pytest.mark.parametrize(("choice", "state"), [("tell", "succeeded"), ("stop", "stopped")])
+def test_a_run_slower_than_its_plan_is_told_at_once_and_stopped_where_that_was_asked_for(sandbox, choice, state):
+    """The stand-in says 9,000 tokens/s where a 4090 was planned with a million."""
+    done = sandbox.launch("vastai", "--on-drift", choice, tokens="102400", timeout=500)
+    outcome = sandbox.outcome(done)
+    assert (outcome["state"], outcome["reason"]) == (state, "finished" if state == "succeeded" else "stopped_by_user"), done.stderr
+    told = [line for line in done.stderr.splitlines() if "drift:" in line]
+    assert len(told) == 1, done.stderr
+    assert "9,000 tokens/s" in told[0]
+    assert "lumina stop" in told[0]
+    sandbox.judge()
