@@ -101,6 +101,8 @@ class Shared:
     usd_per_hour: Decimal
     usd: Decimal
     """What it was to cost, as expected."""
+    interruptible: bool
+    """The price is that of a machine that may be taken away: so is the one that is rented."""
 
 
 def save(path: Path, request: WorkloadRequest, document: of_plans.PlanDocument) -> None:
@@ -185,7 +187,7 @@ def _shared(read: _File) -> Shared:
         settings=tuple(settings.items()),
     )
     wanted = MachineFilter("local") if machine.provider == "local" else MachineFilter(machine.provider, machine.gpu, machine.count)
-    return Shared(request, wanted, machine.usd_per_hour, read.promised.usd.mid)
+    return Shared(request, wanted, machine.usd_per_hour, read.promised.usd.mid, machine.interruptible)
 
 
 def price_changes(shared: Shared, row: Row) -> tuple[PriceChange, ...]:

@@ -77,7 +77,8 @@ def launch(
             else:
                 planned, asked = (shared.request, shared.wanted) if shared is not None else lumina.request_from_plan(plan)
                 request, wanted = narrowed_request(planned, given), asked.narrowed(said)
-            terms = options.terms(lease, store, secret, accept_unguarded=accept_unguarded, interruptible=interruptible)
+            as_planned = interruptible or (shared is not None and shared.interruptible)
+            terms = options.terms(lease, store, secret, accept_unguarded=accept_unguarded, interruptible=as_planned)
             prepared = lumina.prepare(request, wanted, limits, purpose, terms)
             if shared is not None:
                 prepared = replace(prepared, price_changes=sharing.price_changes(shared, prepared.row))
