@@ -34,7 +34,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(ex
     assert (rows["runpod.url"].source, rows["runpod.url"].value) == ("default", "https://api.runpod.io")
     rows, _ = explained(file=FILE)
     assert (rows["runpod.url"].source, rows["runpod.url"].value) == ("file", "https://file.example")
-    assert (rows["local.usd_per_hour"].value, rows["local.usd_per_hour"].where) == ("0.2", "[local] usd_per_hour")
+    assert (rows["local.usd_per_hour"].value, rows["local.usd_per_hour"].where) == ("0.20", "[local] usd_per_hour")
     rows, _ = explained(file=FILE, RUNPOD_API_BASE_URL="https://env.example")
     assert (rows["runpod.url"].source, rows["runpod.url"].where) == ("environment", "RUNPOD_API_BASE_URL")
     assert explained("--sandbox", LUMINA_SANDBOX="1")[0]["sandbox"].source == "flag"
