@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check docs pictures clean
+.PHONY: setup demo test check docs site pictures clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -32,6 +32,11 @@ docs: setup
 	$(BIN)/python scripts/published_benchmark.py
 	$(BIN)/python scripts/refusal_table.py docs/training.md
 	$(BIN)/python scripts/state_tables.py
+
+# The documents as a site in build/site; a broken link ends it.
+site: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup

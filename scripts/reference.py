@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.api import configuration
 from lumina_cloud.api.documents import SCHEMA_VERSION, printed
 from lumina_cloud.core import errors
 
@@ -32,6 +33,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Yield each file of the reference that is written, with what should be in it."""
     yield FOLDER / "commands.md", commands()
     yield FOLDER / "exit-codes.md", exit_codes()
+    yield FOLDER / "configuration.md", configuration_page()
     yield FOLDER / "json.md", json_page()
     for document in printed.all_documents():
         yield FOLDER / "json" / f"{document.__name__}.json", json.dumps(schema(document), indent=1) + "\n"
@@ -74,6 +76,29 @@ def _kinds(root: type[errors.LuminaError]) -> Iterator[type[errors.LuminaError]]
     yield root
     for one in root.__subclasses__():
         yield from _kinds(one)
+
+
+# --- configuration ------------------------------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """Return each setting, and where it can be set."""
+    rows = [
+        f"| `{one.name}` | {one.what} | {' or '.join(f'`{v}`' for v in (one.flag, *one.variables) if v)} | "
+        f"{f'`{one.in_file}`' if one.section and one.section != '[prices]' else '`[[prices]]`' if one.section else ''} | {one.default} |"
+        for one in configuration.KNOWN
+    ]
+    return "\n".join([
+        "# Configuration\n",
+        WRITTEN,
+        "`lumina config` shows each setting with its value and where that comes from. The first of these that holds one wins: a flag,",
+        "the environment, `config.toml` in `LUMINA_HOME`, the default. Keys of clouds are read from where the clouds' own tools keep",
+        "them ([the clouds](../clouds.md)), and are never shown, kept or sent anywhere else.\n",
+        "| setting | what it is | flag, environment | `config.toml` | default |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+    ])  # fmt: skip
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------

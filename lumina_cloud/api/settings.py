@@ -75,7 +75,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if home.exists() and not home.is_dir():
         raise LedgerError(f"{home} is a file, but the folder of Lumina's data is to be there", "set LUMINA_HOME to a folder")
     config_file = base / "config.toml"
-    table = _read(config_file)
+    table = read_file(config_file)
     unknown = set(table) - {"local", "prices", "notify", "ssh", "renting", *CLOUDS}
     if unknown:
         known = ", ".join(f"[{name}]" for name in ("local", "notify", "ssh", "renting", *CLOUDS))
@@ -111,7 +111,8 @@ def _home(env: Mapping[str, str]) -> Path:
     return Path(platformdirs.user_data_dir("lumina"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the table of a `config.toml`, an empty one where there is no file. Raises UsageError for one that is malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from lumina_cloud.cli import data, output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.compare import compare
+from lumina_cloud.cli.config import config
 from lumina_cloud.cli.controller import controller
 from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.estimate import estimate
@@ -41,7 +42,7 @@ app = typer.Typer(
 
 VERBS = (
     *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, logs, ssh, stop, resume, results, compare),
-    *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, doctor),
+    *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
 )
 
 for verb in VERBS:

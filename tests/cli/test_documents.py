@@ -16,7 +16,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "reference"
 
 LIGHT = [
     *(["plan", "b7", "--arch", "mod", "--gpu", "4090"], ["prices", "4090"], ["audit"], ["status"]),
-    *(["costs"], ["budget"], ["budget", "50"], ["accuracy"], ["prune"], ["ledger", "backup"], ["ledger", "verify"]),
+    *(["costs"], ["budget"], ["budget", "50"], ["accuracy"], ["prune"], ["config"], ["ledger", "backup"], ["ledger", "verify"]),
     *(["data", "check", __file__], ["report"], ["sandbox", "down"], ["sandbox", "faults"]),
 ]
 """Verbs that need no rented machine. Those on runs and offers are held by tests/e2e, whose `Cli` checks each document."""

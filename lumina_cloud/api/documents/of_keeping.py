@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumina_cloud.api.documents.root import Answer
+from lumina_cloud.api.documents.root import Answer, Document
 
 
 class BackupDocument(Answer):
@@ -90,3 +90,23 @@ class UiDocument(Answer):
 
     url: str
     port: int
+
+
+class ConfigRow(Document):
+    """One setting as it holds now. A secret's value is never shown."""
+
+    name: str
+    value: str
+    source: str
+    """flag, environment, file or default."""
+    where: str
+    """The flag, the variable, or the place in a file; empty for a default."""
+    what: str
+
+
+class ConfigDocument(Answer):
+    """`lumina config --json`."""
+
+    file: str
+    """The `config.toml` that is read, whether or not it is there."""
+    settings: list[ConfigRow]

@@ -34,6 +34,7 @@ PRINTED: Mapping[str, tuple[type[Document], ...]] = {
     "rm": (of_keeping.RemovedDocument,),
     "prune": (of_keeping.RemovedDocument,),
     "doctor": (of_markets.DoctorDocument, of_keeping.RebuildDocument),
+    "config": (of_keeping.ConfigDocument,),
     "sandbox up": (of_sandbox.UpDocument,),
     "sandbox down": (of_sandbox.DownDocument,),
     "sandbox status": (of_sandbox.SandboxStatusDocument,),
