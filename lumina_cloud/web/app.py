@@ -127,7 +127,12 @@ class _Site:
             elif silent >= SILENCE_SECONDS:
                 yield ": nothing new\n\n"
                 silent = 0.0
-            await anyio.sleep(LIVE_SECONDS)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        for _ in range(5):
+            if not self.desk.closing:
+                await anyio.sleep(LIVE_SECONDS / 5)
 
     def _now(self, asked: pages.Asked) -> str:
         try:
