@@ -398,11 +398,13 @@ class Lumina:
         return of_runs.SampleDocument(run=name, prompt=prompt, text=text)
 
     def weights(self, name: str, target: Path, *, dtype: str = "float32") -> of_runs.WeightsDocument:
-        """Write a run's model for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
+        """Write a run's model and its card for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
         from lumina_cloud.api import weights
         from lumina_cloud.api.documents import of_runs
 
-        said = weights.export(self._weights_folder(name), target, dtype=dtype)
+        folder = self._weights_folder(name)
+        said = weights.export(folder, target, dtype=dtype)
+        weights.describe(self.ledger, folder, target, said)
         return of_runs.WeightsDocument(run=name, path=str(target), load=said)
 
     def _weights_folder(self, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumina_cloud import __version__
@@ -72,8 +73,11 @@ def money_of(ledger: Ledger, runs: Sequence[RunRecord]) -> CostRow:
     return views.cost_row(SpendingRecord("all", "total", **measures), "total")
 
 
-def command_of(ledger: Ledger, run: RunRecord) -> str:
-    """Return the command that does a run again: the same workload, seed and data, on the same kind of machine, under the same cap."""
+def command_of(ledger: Ledger, run: RunRecord, *, for_others: bool = False) -> str:
+    """Return the command that does a run again: the same workload, seed and data, on the same kind of machine, under the same cap.
+
+    `for_others` leaves out what is this computer's and this user's own: folders, project and labels.
+    """
     words = ["lumina", "launch", run.model, "--arch", run.arch]
     try:
         config = trainer_config.from_json(run.config_json)
@@ -85,18 +89,22 @@ def command_of(ledger: Ledger, run: RunRecord) -> str:
         words += ["--global-batch", str(training.global_batch_tokens), "--seed", str(training.seed)]
     if run.plan_id is not None and ledger.plan(run.plan_id) is not None:
         request, _ = launching.request_from_plan(ledger, run.plan_id)
-        words += ["--data", request.data] if request.data else []
+        words += ["--data", _named(request.data, for_others)] if request.data else []
         words += ["--recipe", request.recipe] if request.recipe != "paper" else []
-        words += ["--init-from", request.init_from] if request.init_from else []
+        words += ["--init-from", _named(request.init_from, for_others)] if request.init_from else []
         for name, value in request.settings:
             words += [] if name in _OPTIONS else ["--set", f"{name}={value}"]
     words += ["--provider", run.provider]
     words += [] if run.provider == "local" else ["--gpu", run.gpu, "--count", str(run.count)]
     words += ["--max-cost", money.text(run.usd_cap)]
-    words += ["--project", run.project] if run.project else []
-    for label in run.labels:
-        words += ["--label", label]
+    if not for_others:
+        words += ["--project", run.project] if run.project else []
+        words += [word for label in run.labels for word in ("--label", label)]
     return shlex.join(words)
+
+
+def _named(source: str, for_others: bool) -> str:
+    return Path(source).name if for_others and Path(source).is_absolute() else source
 
 
 def versions_of(run: RunRecord) -> list[tuple[str, str]]:

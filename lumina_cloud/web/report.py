@@ -13,10 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lumina_cloud.api import reporting
-from lumina_cloud.core import templates, untrusted
+from lumina_cloud.core import markdown, templates, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.web import markdown
 from lumina_cloud.web.charts import Series, line_chart, thinned
 from lumina_cloud.web.pages import FILTERS, planned_against_actual, routing, sample
 
@@ -66,18 +65,20 @@ def write(lumina: Lumina, selection: Selection, out: Path | None) -> Path:
         "thinned": lambda points: thinned(points, TABLE_POINTS),
     }
     if path.suffix.lower() in (".md", ".markdown"):
-        text = markdown.environment().get_template("report.md.j2").render(**context)
+        text = _environment(html=False).get_template("report.md.j2").render(**context)
     else:
         loss = _chart([Series(s.run.run_id, s.loss) for s in sections], "training loss")
         speed = _chart([Series(s.run.run_id, s.speed) for s in sections], "tokens/s")
-        text = _environment().get_template("report.html.j2").render(**context, loss=loss, speed=speed)
+        text = _environment(html=True).get_template("report.html.j2").render(**context, loss=loss, speed=speed)
     _save(path, text)
     return path.absolute()
 
 
-def _environment() -> Environment:
-    made = Environment(loader=FileSystemLoader(templates.folder()), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made.filters |= FILTERS
+def _environment(*, html: bool) -> Environment:
+    # In Markdown, escaping for HTML would show as such; `markdown.FILTERS` do there what it does here.
+    loader = FileSystemLoader(templates.folder())
+    made = Environment(loader=loader, autoescape=html, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701  # as above
+    made.filters |= FILTERS | ({} if html else markdown.FILTERS)
     return made
 
 

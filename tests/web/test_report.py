@@ -10,7 +10,6 @@ import pytest
 from lumina_cloud.core import money
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.web import markdown
 from tests.e2e.conftest import Cli, tiny_launch
 from tests.e2e.rented import STAND_IN
 from tests.web import shelf
@@ -116,9 +115,3 @@ def test_the_command_does_the_same_again(tmp_path):
     ledger.close()
     assert Decimal(again["usd_cap"]) == Decimal("0.10")
     assert (after["model"], after["training"], after["data"]) == (before["model"], before["training"], before["data"])
-
-
-def test_markdown_of_foreign_text():
-    assert markdown.plain("a|b `c` <d>\n# e\x1b[2J") == "a\\|b \\`c\\` \\<d\\>\\# e"
-    assert markdown.fenced("x\n````\ny").startswith("`````text\n")
-    assert markdown.quoted('a: "b"\n- c') == '"a: \\"b\\"- c"'

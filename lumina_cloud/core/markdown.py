@@ -5,20 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from lumina_cloud.core import templates, untrusted
-from lumina_cloud.web.pages import FILTERS
+from lumina_cloud.core import untrusted
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
-
-
-def environment() -> Environment:
-    """Return the templates of Markdown files. What is shown in one passes `plain`, `fenced` or `quoted`."""
-    # Nothing here is HTML: escaping for HTML would show as such.
-    made = Environment(loader=FileSystemLoader(templates.folder()), autoescape=False, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
-    made.filters |= {**FILTERS, "plain": plain, "fenced": fenced, "quoted": quoted}
-    return made
 
 
 def plain(text: object) -> str:
@@ -36,3 +25,7 @@ def fenced(text: str) -> str:
 def quoted(text: object) -> str:
     """Return a text as a string of YAML, of which JSON's are a part."""
     return json.dumps(untrusted.line(text))
+
+
+FILTERS = {"plain": plain, "fenced": fenced, "quoted": quoted}
+"""For templates of Markdown files, which escape nothing by themselves: each text from outside passes one of these."""
