@@ -59,3 +59,29 @@ def test_a_run_that_begins_while_the_page_is_open_appears(lumina, browser):
         words = [word if word != "6M" else "16384" for word in LAUNCH]
         run = lumina.json(*words, "--max-cost", "1", "--yes", "--follow", LUMINA_TRAINER=str(STAND_IN))["run"]
         page.wait_for_selector(f"tr[data-run='{run}'] .state.succeeded", timeout=60_000)
+
+
+def test_a_row_of_the_planner_is_started_after_its_page_was_asked(lumina, browser):
+    with served(lumina.home, LUMINA_TRAINER=str(STAND_IN)) as site, watched(browser, site) as page:
+        page.goto(f"{site.base}/plan?model=debug&arch=dense")
+        page.locator("#rows tbody tr", has_text="local").get_by_role("link", name="Start").click()
+        assert page.locator("h1").inner_text() == "Start this run?"
+        assert findings(page) == []
+        assert lumina.json("status")["runs"] == []
+        page.get_by_label("At most, dollars").fill("3")
+        form = page.locator("form").evaluate("f => Object.fromEntries(new FormData(f))")
+        page.get_by_role("button", name="Train here").click()
+        page.wait_for_url("**/runs/*")
+        (run,) = lumina.json("status")["runs"]
+        assert (run["run"], run["usd_cap"]) == (page.locator("h1").inner_text(), "3.00")
+        # What `lumina launch` refuses is refused here: a cap that is too low. The same form once more rents nothing more.
+        with site.client() as client:
+            low = client.post("/launch", data={**form, "cap": "0.000001", "once": "y"}, headers={"Origin": site.base})
+            assert (low.status_code, "Refused" in low.text) == (400, True)
+            again = client.post("/launch", data=form, headers={"Origin": site.base})
+            assert again.headers["location"].endswith(run["run"])
+            assert client.post("/launch", data={**form, "once": ""}, headers={"Origin": site.base}).status_code == 400
+            assert client.post("/launch", data={**form, "cap": "-1", "once": "x"}, headers={"Origin": site.base}).status_code == 400
+            assert client.post("/launch", data=form).status_code == 403
+        assert len(lumina.json("status")["runs"]) == 1
+        lumina("stop", run["run"])
