@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 50
 """Runs that have a section of their own; the money is of all."""
+MAX_CURVES = 6
+"""Curves in one chart that can be told apart; of more runs, each has its own."""
 TABLE_POINTS = 8
 """Points of a curve in Markdown."""
 
@@ -67,9 +69,11 @@ def write(lumina: Lumina, selection: Selection, out: Path | None) -> Path:
     if path.suffix.lower() in (".md", ".markdown"):
         text = _environment(html=False).get_template("report.md.j2").render(**context)
     else:
-        loss = _chart([Series(s.run.run_id, s.loss) for s in sections], "training loss")
-        speed = _chart([Series(s.run.run_id, s.speed) for s in sections], "tokens/s")
-        text = _environment(html=True).get_template("report.html.j2").render(**context, loss=loss, speed=speed)
+        together = sections if len(sections) <= MAX_CURVES else []
+        loss = _chart([Series(s.run.run_id, s.loss) for s in together], "training loss")
+        speed = _chart([Series(s.run.run_id, s.speed) for s in together], "tokens/s")
+        alone = {} if together else {s.run.run_id: _chart([Series(s.run.run_id, s.loss)], "training loss") for s in sections}
+        text = _environment(html=True).get_template("report.html.j2").render(**context, loss=loss, speed=speed, alone=alone)
     _save(path, text)
     return path.absolute()
 
