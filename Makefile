@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check docs site pictures clean
+.PHONY: setup demo test check docs site pictures page-pictures clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -41,6 +41,10 @@ site: setup
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup
 	$(BIN)/python scripts/pictures.py
+
+# docs/tour-pages.md and its pictures, from the pages of `lumina ui` in Chromium.
+page-pictures: setup
+	$(BIN)/python scripts/page_pictures.py
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
     from lumina_cloud.api import market
     from lumina_cloud.api.documents import of_markets, of_money, of_plans, of_runs
+    from lumina_cloud.api.documents.of_money import CostRow
     from lumina_cloud.api.following import Listener
     from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.api.reporting import Selection
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
@@ -396,11 +398,13 @@ class Lumina:
         return of_runs.SampleDocument(run=name, prompt=prompt, text=text)
 
     def weights(self, name: str, target: Path, *, dtype: str = "float32") -> of_runs.WeightsDocument:
-        """Write a run's model for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
+        """Write a run's model and its card for `transformers` into a new folder. `name` may also be a results folder or a checkpoint."""
         from lumina_cloud.api import weights
         from lumina_cloud.api.documents import of_runs
 
-        said = weights.export(self._weights_folder(name), target, dtype=dtype)
+        folder = self._weights_folder(name)
+        said = weights.export(folder, target, dtype=dtype)
+        weights.describe(self.ledger, folder, target, said)
         return of_runs.WeightsDocument(run=name, path=str(target), load=said)
 
     def _weights_folder(self, name: str) -> Path:
@@ -430,6 +434,28 @@ class Lumina:
 
         self.settle()
         return comparing.compare(self.ledger, list({run.run_id: run for run in map(self.find, names)}.values()))
+
+    def reported(self, selection: Selection) -> list[RunRecord]:
+        """Return the runs that a report is about. Raises UsageError for unknown ones, or where there are none."""
+        from lumina_cloud.api import reporting
+
+        selection.check()
+        self.settle()
+        if selection.runs:
+            return list({run.run_id: run for run in map(self.find, selection.runs)}.values())
+        return reporting.chosen(self.ledger, selection)
+
+    def money_of(self, runs: Sequence[RunRecord]) -> CostRow:
+        """Return what runs cost together, with lost money apart."""
+        from lumina_cloud.api import reporting
+
+        return reporting.money_of(self.ledger, runs)
+
+    def command_of(self, run: RunRecord) -> str:
+        """Return what to type to do a run again."""
+        from lumina_cloud.api import reporting
+
+        return reporting.command_of(self.ledger, run)
 
     def check_costs(self, since: str | None = None) -> of_money.CheckDocument:
         """Compare the ledger with what the providers have billed. Raises UsageError for a malformed day, ProviderError."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.edge import edge
-from lumina_cloud.core.errors import LuminaError, RefusedError, UsageError
+from lumina_cloud.core.errors import DiskError, LuminaError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lumina_cloud.ledger import RunRecord
+    from lumina_cloud.ledger import Ledger, RunRecord
 
 
 def sample(folder: Path, prompt: str, *, max_new_tokens: int, temperature: float, seed: int) -> str:
@@ -31,6 +31,18 @@ def sample(folder: Path, prompt: str, *, max_new_tokens: int, temperature: float
 def export(folder: Path, target: Path, *, dtype: str) -> str:
     """Write the model in `folder` for `transformers` into `target`, and return how to load it. Raises UsageError or RefusedError."""
     return _trainer(["export", str(folder), f"--to={target}", f"--dtype={dtype}"]).strip()
+
+
+def describe(ledger: Ledger, folder: Path, target: Path, load: str) -> None:
+    """Write the card of a model that was exported from `folder` into `target`. Raises DiskError."""
+    from lumina_cloud.api import model_cards
+
+    try:
+        (target / model_cards.NAME).write_text(model_cards.card(ledger, folder, load), encoding="utf-8")
+    except OSError as error:
+        raise DiskError(
+            f"the model's card cannot be written into {target}: {error.strerror}", "free some disk, then export again"
+        ) from error
 
 
 def folder_of(run: RunRecord) -> Path:

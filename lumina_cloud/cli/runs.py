@@ -138,21 +138,26 @@ def status(
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(help="A run's name, its beginning, or last; all runs without one.")] = None,
-    out: Annotated[str | None, typer.Option(help="Where to write the page.")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs by name, its beginning, or last; all runs without one.")
+    ] = None,
+    month: Annotated[str | None, typer.Option(help="Runs begun in this month (UTC), e.g. 2026-03.")] = None,
+    project: Annotated[str | None, typer.Option(help="Runs of this project.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where to write the page; a name that ends in .md makes it Markdown.")] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write one HTML page: planned and actual, loss curves, costs, samples."""
+    """Write one page to send: planned and actual, curves, routing, costs with lost money apart, samples, how to do it again."""
     with output.errors_shown(as_json=json):
         from pathlib import Path
 
         from lumina_cloud.api.documents import of_runs
         from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.api.reporting import Selection
         from lumina_cloud.web import report as page
 
         with Lumina() as lumina:
-            path = page.write(lumina, run, None if out is None else Path(out))
+            path = page.write(lumina, Selection(tuple(runs or ()), month, project), None if out is None else Path(out))
         if json:
             output.emit(of_runs.ReportDocument(path=str(path)))
         else:

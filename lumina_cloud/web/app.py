@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from lumina_cloud.core import templates, untrusted
-from lumina_cloud.core.errors import LuminaError, UsageError
-from lumina_cloud.web import figures, pages
+from lumina_cloud.core.errors import LuminaError, ProviderError, UsageError
+from lumina_cloud.web import figures, launching, pages
 from lumina_cloud.web.guard import Guard
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def application(desk: Desk, lock: Lock) -> Starlette:
         "/runs/{run}": pages.run,
         "/runs/{run}/stop": pages.stop,
         "/plan": pages.plan,
+        "/launch": pages.launch,
         "/money": pages.money,
         "/prices": pages.prices,
         "/published": pages.published,
@@ -58,6 +59,7 @@ def application(desk: Desk, lock: Lock) -> Starlette:
     routes += [Route(path, partial(site.figures, made)) for path, made in counted.items()]
     routes += [
         Route("/runs/{run}/stop", site.stop, methods=["POST"]),
+        Route("/launch", site.launch, methods=["POST"]),
         Route("/live", site.live),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -82,6 +84,9 @@ class _Site:
 
     desk: Desk
     environment: Environment
+    launched: dict[str, str] = field(default_factory=dict)
+    """The run that each shown page of `/launch` has started: a form that is sent twice rents once."""
+    launching: anyio.Lock = field(default_factory=anyio.Lock)
 
     def page(self, made: Callable[[Lumina, pages.Asked], pages.Page], request: Request) -> Response:
         """Answer with a page."""
@@ -112,6 +117,18 @@ class _Site:
             # A rented machine's run gets a process of its own, so that it ends even when these pages are closed now.
             lumina.hand_over(asked.run_id)
 
+    async def launch(self, request: Request) -> Response:
+        """Start a run, once its page has said what it may cost."""
+        form = await _form(request)
+        wanted, cap = launching.Wanted.of(form), launching.cap_of(form.get("cap", [""])[0])
+        once = form.get("once", [""])[0]
+        if not once:
+            raise UsageError("the form is not one of ours", "choose a row on the planner's page")
+        async with self.launching:
+            if once not in self.launched:
+                self.launched[once] = await anyio.to_thread.run_sync(launching.launch, wanted, cap)
+        return RedirectResponse(f"/runs/{self.launched[once]}", status_code=303)
+
     async def live(self, request: Request) -> Response:
         """Answer with a stream: the runs as they stand, whenever that changes."""
         return StreamingResponse(self._changes(_asked(request)), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -127,7 +144,12 @@ class _Site:
             elif silent >= SILENCE_SECONDS:
                 yield ": nothing new\n\n"
                 silent = 0.0
-            await anyio.sleep(LIVE_SECONDS)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        for _ in range(5):
+            if not self.desk.closing:
+                await anyio.sleep(LIVE_SECONDS / 5)
 
     def _now(self, asked: pages.Asked) -> str:
         try:
@@ -168,4 +190,4 @@ async def _form(request: Request) -> dict[str, list[str]]:
 
 
 def _status(error: LuminaError) -> int:
-    return 400 if isinstance(error, UsageError) else 500
+    return 400 if error.exit_code in (2, 3, 4) else 502 if isinstance(error, ProviderError) else 500

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 26, 40
 MAX_POINTS = 600
+LEGEND = 18
+"""Height of a name below a chart."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,17 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
     x_scale, y_scale = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT), _Scale(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
+    height = HEIGHT + LEGEND * len(drawn)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}" class="chart">',
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}" class="chart">',
         *_axes(x_scale, y_scale, x_label, y_label),
     ]
     for i, s in enumerate(drawn):
         path = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in thinned(s.points, MAX_POINTS))
         parts.append(f'<polyline class="line line-{i % 6}" points="{path}"/>')
-        parts.append(f'<text class="legend line-{i % 6}" x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * i}">{escape(s.name)}</text>')
+        y = HEIGHT + LEGEND * i
+        parts.append(f'<path class="line line-{i % 6}" d="M{LEFT},{y + 8} h24"/>')
+        parts.append(f'<text class="tick" x="{LEFT + 32}" y="{y + 12}">{escape(s.name)}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -84,7 +89,7 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> list[str]:
     for tick in x.ticks(7):
         parts.append(f'<text class="tick middle" x="{x(tick):.1f}" y="{floor + 16}">{tick:,g}</text>')
     parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
-    parts.append(f'<text class="tick" x="{LEFT + 6}" y="{TOP + 12}">{escape(y_label)}</text>')
+    parts.append(f'<text class="tick" x="{LEFT}" y="14">{escape(y_label)}</text>')
     return parts
 
 

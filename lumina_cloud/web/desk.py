@@ -14,7 +14,7 @@ from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SETTLE_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
@@ -29,6 +29,7 @@ class Desk:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._settler: threading.Thread | None = None
+        self._asked_to_close: Callable[[], bool] = lambda: False
         self.trouble = ""
 
     @contextmanager
@@ -40,7 +41,11 @@ class Desk:
     @property
     def closing(self) -> bool:
         """Whether streams should end."""
-        return self._closing.is_set()
+        return self._closing.is_set() or self._asked_to_close()
+
+    def closes_when(self, asked: Callable[[], bool]) -> None:
+        """Let streams end as soon as `asked` says so."""
+        self._asked_to_close = asked
 
     def settle(self) -> None:
         """Begin to drive runs that nobody drives, until `close`."""

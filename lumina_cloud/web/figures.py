@@ -94,6 +94,7 @@ def _row(row: PlanRow, budget: Decimal | None, deadline: Decimal | None) -> dict
         "arch": row.arch,
         "machine": f"{row.count} x {row.gpu}",
         "provider": row.provider + (" (interruptible)" if row.interruptible else ""),
+        "launch": {"arch": row.arch, "provider": row.provider, "gpu": row.gpu, "count": row.count, "interruptible": int(row.interruptible)},
         # A chart's place, not an amount: the amounts are the texts beside it.
         "usd": float(usd),
         "hours": hours,

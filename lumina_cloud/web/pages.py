@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money as dollars
@@ -20,6 +21,7 @@ ENDED = ("succeeded", "failed", "stopped")
 PRICE_DAYS = (7, 30, 90, 365)
 PLACES = {
     "plan.html.j2": "Plan",
+    "launch.html.j2": "Plan",
     "money.html.j2": "Money",
     "prices.html.j2": "Prices",
     "published.html.j2": "Published",
@@ -189,6 +191,20 @@ def plan(_lumina: Lumina, asked: Asked) -> Page:
         "Plan",
         {"models": MODELS, "archs": ARCHS, "model": asked.one("model", "debug200m"), "arch": asked.one("arch", "dense")},
     )
+
+
+def launch(lumina: Lumina, asked: Asked) -> Page:
+    """Ask whether a row of the planner is to be rented, and what it may cost at most."""
+    from dataclasses import asdict
+
+    from lumina_cloud.web import launching
+
+    wanted = launching.Wanted.of(asked.query)
+    row = launching.expected(lumina, wanted)
+    # Twice what is likely at worst, to the cent above: a cap that a sound run does not meet.
+    cap = (2 * Decimal(row.usd.high)).quantize(dollars.CENT, ROUND_CEILING)
+    fields = [(name, str(int(value)) if isinstance(value, bool) else value) for name, value in asdict(wanted).items()]
+    return Page("launch.html.j2", "Start this run?", {"row": row, "fields": fields, "cap": cap, "once": secrets.token_urlsafe(12)})
 
 
 def published(lumina: Lumina, _asked: Asked) -> Page:

@@ -1,120 +1,114 @@
-"""One self-contained HTML page: what was planned, what happened, curves, costs, samples, how to do it again."""
+"""A page to send: what was planned, what happened, curves, routing, costs with lost money apart, samples, how to do it again.
+
+One file that loads nothing: HTML with its curves as SVG, or Markdown with them as tables where the file's name ends in `.md`.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lumina_cloud.core import money, templates, units
+from lumina_cloud.api import reporting
+from lumina_cloud.core import markdown, templates, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.web.charts import Series, line_chart
+from lumina_cloud.web.charts import Series, line_chart, thinned
+from lumina_cloud.web.pages import FILTERS, planned_against_actual, routing, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lumina_cloud.api.documents.of_runs import ResultsDocument
     from lumina_cloud.api.lumina import Lumina
-    from lumina_cloud.ledger import MetricRecord
+    from lumina_cloud.api.reporting import Selection
+    from lumina_cloud.ledger import RunRecord
 
 MAX_RUNS = 50
+"""Runs that have a section of their own; the money is of all."""
+MAX_CURVES = 6
+"""Curves in one chart that can be told apart; of more runs, each has its own."""
+TABLE_POINTS = 8
+"""Points of a curve in Markdown."""
 
 
 @dataclass(frozen=True)
 class _Section:
     """One run on the page."""
 
+    run: RunRecord
     results: ResultsDocument
-    figures: tuple[tuple[str, str, str], ...]
+    figures: list[tuple[str, str, str]]
     """Name, planned, actual."""
-    routing: tuple[tuple[str, str], ...]
+    routing: list[tuple[str, str]]
     sample: str
-    versions: str
+    versions: list[tuple[str, str]]
+    command: str
+    loss: tuple[tuple[float, float], ...]
+    """Million tokens, and the training loss there."""
+    speed: tuple[tuple[float, float], ...]
 
 
-def write(lumina: Lumina, run: str | None, out: Path | None) -> Path:
-    """Write the page and return its path. Raises UsageError for an unknown run or a path that cannot be written."""
-    status = lumina.status()
-    names = [lumina.results(run).run] if run is not None else [r.run for r in status.runs[:MAX_RUNS]]
-    documents = [lumina.results(name) for name in names]
-    curves = [(d.run, lumina.metrics(d.run)) for d in documents]
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            made_at=iso(lumina.clock.now())[:16].replace("T", " ") + " UTC",
-            title=names[0] if run is not None else f"{len(names)} runs",
-            sections=[_section(d) for d in documents],
-            loss=Markup(_chart(curves, "loss", "training loss")),  # noqa: S704  # our own SVG, its texts escaped
-            speed=Markup(_chart(curves, "tokens_per_second", "tokens/s")),  # noqa: S704  # our own SVG, its texts escaped
-            costs=lumina.costs("arch"),
-            show=lambda text: money.show(Decimal(text)),
-            size=units.n_bytes,
-        )
-    )
-    path = out or lumina.settings.home / "reports" / f"{names[0] if run is not None else 'all'}.html"
-    _save(path, page)
+def write(lumina: Lumina, selection: Selection, out: Path | None) -> Path:
+    """Write the page and return its path. Raises UsageError for unknown runs or a path that cannot be written."""
+    runs = lumina.reported(selection)
+    path = out or lumina.settings.home / "reports" / f"{selection.file_name}.html"
+    sections = [_section(lumina, run) for run in runs[:MAX_RUNS]]
+    context = {
+        "made_at": iso(lumina.clock.now())[:16].replace("T", " ") + " UTC",
+        "title": selection.title,
+        "sections": sections,
+        "left_out": len(runs) - len(sections),
+        "money": lumina.money_of(runs),
+        "thinned": lambda points: thinned(points, TABLE_POINTS),
+    }
+    if path.suffix.lower() in (".md", ".markdown"):
+        text = _environment(html=False).get_template("report.md.j2").render(**context)
+    else:
+        together = sections if len(sections) <= MAX_CURVES else []
+        loss = _chart([Series(s.run.run_id, s.loss) for s in together], "training loss")
+        speed = _chart([Series(s.run.run_id, s.speed) for s in together], "tokens/s")
+        alone = {} if together else {s.run.run_id: _chart([Series(s.run.run_id, s.loss)], "training loss") for s in sections}
+        text = _environment(html=True).get_template("report.html.j2").render(**context, loss=loss, speed=speed, alone=alone)
+    _save(path, text)
     return path.absolute()
 
 
-def _environment() -> Environment:
-    return Environment(loader=FileSystemLoader(templates.folder()), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+def _environment(*, html: bool) -> Environment:
+    # In Markdown, escaping for HTML would show as such; `markdown.FILTERS` do there what it does here.
+    loader = FileSystemLoader(templates.folder())
+    made = Environment(loader=loader, autoescape=html, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701  # as above
+    made.filters |= FILTERS | ({} if html else markdown.FILTERS)
+    return made
 
 
-def _chart(curves: Sequence[tuple[str, list[MetricRecord]]], figure: str, label: str) -> str:
-    series = []
-    for name, metrics in curves:
-        points = [(m.data["tokens"] / 1e6, m.data[figure]) for m in metrics if m.data.get("tokens") and m.data.get(figure) is not None]
-        series.append(Series(name, tuple(points)))
-    return line_chart(series, x_label="million tokens", y_label=label)
+def _chart(curves: Sequence[Series], label: str) -> Markup:
+    return Markup(line_chart(curves, x_label="million tokens", y_label=label))  # noqa: S704  # our own SVG, its texts escaped
 
 
-def _section(document: ResultsDocument) -> _Section:
-    planned, actual = document.planned, document.actual
-    figures = (
-        ("time", _text(planned.seconds, units.duration), _text(actual.seconds, units.duration)),
-        ("cost", _dollars(planned.usd), _dollars(actual.usd)),
-        ("peak memory", _text(planned.peak_memory_gib, _gib), _text(actual.peak_memory_gib, _gib)),
-        ("tokens/s", _text(planned.tokens_per_second, _whole), _text(actual.tokens_per_second, _whole)),
-        ("validation loss", _text(planned.loss, _three), _text(actual.loss, _three)),
-    )
-    details = document.details
-    sample = details.get("sample")
-    versions = details.get("versions")
-    routing = details.get("routing")
+def _section(lumina: Lumina, run: RunRecord) -> _Section:
+    results = lumina.results(run.run_id)
+    metrics = lumina.metrics(run.run_id)
+
+    def curve(figure: str) -> tuple[tuple[float, float], ...]:
+        points = ((untrusted.number(m.data.get("tokens"), 0, 1e18), untrusted.number(m.data.get(figure), 0, 1e18)) for m in metrics)
+        return tuple((tokens / 1e6, value) for tokens, value in points if tokens is not None and value is not None)
+
     return _Section(
-        results=document,
-        figures=figures,
-        routing=tuple((k, f"{v:.3g}") for k, v in routing.items() if isinstance(v, int | float)) if isinstance(routing, dict) else (),
-        sample=f"{sample.get('prompt') or ''}{sample.get('text') or ''}" if isinstance(sample, dict) else "",
-        versions=", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
+        run=run,
+        results=results,
+        figures=planned_against_actual(results),
+        routing=routing(results),
+        sample=sample(results),
+        versions=reporting.versions_of(run),
+        command=lumina.command_of(run),
+        loss=curve("loss"),
+        speed=curve("tokens_per_second"),
     )
-
-
-def _text(value: float | None, form: Callable[[float], str]) -> str:
-    return "-" if value is None else form(value)
-
-
-def _dollars(value: str | None) -> str:
-    return "-" if value is None else money.show(Decimal(value))
-
-
-def _gib(value: float) -> str:
-    return f"{value:.2f} GiB"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def _save(path: Path, page: str) -> None:

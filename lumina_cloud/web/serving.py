@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ADDRESS = "127.0.0.1"
-CLOSING_SECONDS = 1
+CLOSING_SECONDS = 5
+"""How long streams have to end."""
 
 
 def serve(port: int, tell: Callable[[UiDocument], None]) -> None:
@@ -49,7 +50,10 @@ def serve(port: int, tell: Callable[[UiDocument], None]) -> None:
                 lifespan="off",
                 timeout_graceful_shutdown=CLOSING_SECONDS,
             )
-            uvicorn.Server(config).run(sockets=[listening])
+            server = uvicorn.Server(config)
+            # A browser holds its streams open for ever: they end first.
+            desk.closes_when(lambda: server.should_exit)
+            server.run(sockets=[listening])
         except KeyboardInterrupt:
             return
         finally:

@@ -13,10 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.ledger.conftest import another_ledger
-
-__all__ = ["another_ledger"]
-
 LUMINA = Path(sys.executable).with_name("lumina")
 CHROMIUM = shutil.which("chromium")
 
@@ -44,10 +40,10 @@ class Site:
 
 
 @contextmanager
-def served(home):
-    """Serve the pages of a home as a process of its own."""
+def served(home, **extra):
+    """Serve the pages of a home as a process of its own, `extra` in its environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_"))}
-    environment = {**kept, "LUMINA_HOME": str(home), "NO_COLOR": "1"}
+    environment = {**kept, "LUMINA_HOME": str(home), "NO_COLOR": "1", **extra}
     process = subprocess.Popen([LUMINA, "ui", "--json"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         said = json.loads(process.stdout.readline())

@@ -4,6 +4,7 @@
   const table = document.querySelector("#runs tbody");
   const form = document.getElementById("curves-form");
   const filter = document.getElementById("filter");
+  const rest = document.getElementById("rest");
   const numeric = new Set(["progress", "loss", "usd", "cap", "speed"]);
   const order = ["state", "progress", "loss", "usd", "cap", "model", "machine", "speed", "started", "end"];
 
@@ -41,6 +42,7 @@
         row = newRow(run);
         table.prepend(row);
       }
+      texts.delete(row);
       put(cellOf(row, "state"), run.state);
       cellOf(row, "state").className = `state ${run.state}`;
       for (const [name, text] of Object.entries(run.cells)) put(cellOf(row, name), text);
@@ -48,16 +50,24 @@
     narrow();
   }
 
+  // No more rows are laid out at once than a browser takes in its stride; the rest is a button away.
+  const texts = new WeakMap();
+  let most = 100;
   function narrow() {
     if (!filter) return;
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
+    let found = 0;
     for (const row of table.rows) {
-      const text = words.length ? row.textContent.toLowerCase() : "";
-      row.hidden = !words.every((word) => text.includes(word));
-      if (!row.hidden) shown += 1;
+      if (words.length && !texts.has(row)) texts.set(row, row.textContent.toLowerCase());
+      const fits = words.every((word) => texts.get(row).includes(word));
+      if (fits) found += 1;
+      const hidden = !fits || found > most;
+      if (row.hidden !== hidden) row.hidden = hidden;
     }
-    put(document.getElementById("shown"), words.length ? `${shown} of ${table.rows.length}` : "");
+    const shown = Math.min(found, most);
+    put(document.getElementById("shown"), words.length || shown < found ? `${shown} of ${table.rows.length}` : "");
+    rest.hidden = shown === found;
+    put(rest, `Show ${found - shown} more`);
   }
 
   let last = "";
@@ -88,6 +98,11 @@
   };
   window.addEventListener("pagehide", () => stream.close());
   if (filter) {
+    narrow();
+    rest.addEventListener("click", () => {
+      most = Infinity;
+      narrow();
+    });
     filter.addEventListener("input", narrow);
     filter.form.addEventListener("submit", (event) => event.preventDefault());
   }

@@ -53,12 +53,19 @@
     head.scope = "row";
     head.textContent = row.machine;
     const last = row.within ? (row.front ? "on the front" : "") : "beyond the limits";
+    const start = document.createElement("td");
+    const link = document.createElement("a");
+    const work = Object.fromEntries(wanted().filter(([name]) => name === "model" || name === "tokens"));
+    link.href = `/launch?${new URLSearchParams({ ...work, ...row.launch })}`;
+    link.textContent = "Start…";
+    link.setAttribute("aria-label", `Start on ${row.machine} at ${row.provider}, ${row.arch}`);
+    start.append(link);
     made.append(head, ...[row.provider, row.arch, row.usd_text, row.hours_text, row.loss_text, row.basis, last].map((text, n) => {
       const cell = document.createElement("td");
       cell.textContent = text;
       if (n >= 2 && n <= 4) cell.className = "n";
       return cell;
-    }));
+    }), start);
     return made;
   }
 
