@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumina_cloud.api.documents.root import Answer
+from lumina_cloud.api.documents.root import Answer, Document
 
 
 class BackupDocument(Answer):
@@ -47,6 +47,29 @@ class RebuildDocument(Answer):
     rows: dict[str, int]
     adopted: list[str]
     """Tags of instances that no rental was known of."""
+    notes: list[str]
+
+
+class Reconciled(Document):
+    """One machine, or one rental without its machine."""
+
+    provider: str
+    instance: str | None
+    tag: str
+    verdict: str
+    why: str
+    state: str | None
+    usd_per_hour: str | None
+    run: str | None
+    done: str
+    """What was done about it; empty for nothing."""
+
+
+class ReconcileDocument(Answer):
+    """`lumina reconcile --json`. `notes` are of providers that could not be asked."""
+
+    dry_run: bool
+    findings: list[Reconciled]
     notes: list[str]
 
 
