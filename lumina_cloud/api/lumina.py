@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from lumina_cloud.api import market
-    from lumina_cloud.api.documents import of_markets, of_money, of_plans, of_runs
+    from lumina_cloud.api.documents import of_keeping, of_markets, of_money, of_plans, of_runs
     from lumina_cloud.api.documents.of_money import CostRow
     from lumina_cloud.api.following import Listener
     from lumina_cloud.api.launching import Limits, Prepared, Purpose
     from lumina_cloud.api.planning import MachineFilter, Planned
+    from lumina_cloud.api.reconciling import Wanted
     from lumina_cloud.api.reporting import Selection
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
@@ -245,6 +246,7 @@ class Lumina:
 
         self._need_disk()
         self.settle()
+        self.tidy()
         prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
         # Only now: what was refused is not what `lumina launch` without a model should take.
         planning.keep(self.session, prepared.planned)
@@ -276,6 +278,7 @@ class Lumina:
 
         self._need_disk()
         self.settle()
+        self.tidy()
         run = self.check_resumable(self.find(run_id), limits)
         launching.resume(self.session, run, limits, self.ledger.spent(run.run_id))
         return self.find(run.run_id)
@@ -329,7 +332,24 @@ class Lumina:
 
     def stop(self, run_id: str) -> RunRecord:
         """End a run in good order: checkpoint, results home, rental over. Returns it when it has ended."""
-        return self.follow(self.ask_to_stop(run_id).run_id)
+        ended = self.follow(self.ask_to_stop(run_id).run_id)
+        self.tidy()
+        return ended
+
+    def reconcile(self, wanted: Wanted | None = None) -> of_keeping.ReconcileDocument:
+        """Compare what is rented with what the ledger knows, and end what no run needs. Raises UsageError for an unknown instance."""
+        from lumina_cloud.api import reconciling
+
+        self.settle()
+        return reconciling.reconcile(self.session, self.controller.context, wanted or reconciling.Wanted())
+
+    def tidy(self) -> None:
+        """Reconcile before a launch and with a stop: what was left behind ends, and is told; nobody who does not answer is in the way."""
+        from lumina_cloud.api import reconciling
+
+        for line in reconciling.said(reconciling.reconcile(self.session, self.controller.context)):
+            if self._listener is not None:
+                self._listener.line(line)
 
     def ask_to_stop(self, run_id: str) -> RunRecord:
         """Write down that a run is to end; whoever drives it ends it. Returns the run. Raises UsageError for one that has ended."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import CredentialsError, LedgerError, ProviderError, RefusedError
 from lumina_cloud.ledger import Ledger, RentalRecord, RunRecord, backups, salvage, sqlite_file
 from lumina_cloud.runs.states import ACTIVE
+from lumina_cloud.runs.tags import read as read_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from providers.contract import Instance, Provider
-
-TAG = re.compile(r"lumina-(?P<run>.+)-(?P<attempt>\d{1,6})")
 
 
 def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[str]) -> of_keeping.RebuildDocument:
@@ -123,33 +121,43 @@ def _placeholders(records: dict[Any, Any], instances: Sequence[tuple[str, Instan
     tags = {r.tag for (cls, _key), r in records.items() if cls is RentalRecord}
     added = []
     for name, instance in instances:
-        parts = TAG.fullmatch(instance.tag)
-        if parts is None or instance.tag in tags:
+        made = None if instance.tag in tags else placeholder(name, instance, chosen, now)
+        if made is None:
             continue
-        run_id, attempt = untrusted.line(parts["run"], 80), int(parts["attempt"])
-        rental = RentalRecord(
-            rental_id=f"{run_id}-{attempt}",
-            run_id=run_id,
-            attempt=attempt,
-            tag=instance.tag,
-            provider=name,
-            gpu=instance.gpu or "unknown",
-            count=instance.count or 1,
-            usd_per_hour=instance.usd_per_hour,
-            offer_id="",
-            instance_id=instance.instance_id,
-            state="ready",
-            intended_at=instance.created_at,
-            ready_at=instance.created_at,
-            ended_at=None,
-        )
-        run = records.get((RunRecord, (run_id,))) or _run_of(run_id, rental, chosen, now, live=True)
+        fresh, rental = made
+        run_id = fresh.run_id
+        run = records.get((RunRecord, (run_id,))) or fresh
         if run.state not in ACTIVE:
             run = replace(run, state="finishing", reason="machine_lost")
         records[RunRecord, (run_id,)] = run
         records[RentalRecord, (rental.rental_id,)] = rental
         added.append(instance.tag)
     return added
+
+
+def placeholder(name: str, instance: Instance, chosen: Settings, now: datetime) -> tuple[RunRecord, RentalRecord] | None:
+    """Return the run and the rental that an instance's tag speaks of, about to be concluded; None where it speaks of none."""
+    tag = read_tag(instance.tag)
+    if tag is None:
+        return None
+    run_id = untrusted.line(tag.run_id, 80)
+    rental = RentalRecord(
+        rental_id=f"{run_id}-{tag.attempt}",
+        run_id=run_id,
+        attempt=tag.attempt,
+        tag=instance.tag,
+        provider=name,
+        gpu=instance.gpu or "unknown",
+        count=instance.count or 1,
+        usd_per_hour=instance.usd_per_hour,
+        offer_id="",
+        instance_id=instance.instance_id,
+        state="ready",
+        intended_at=instance.created_at,
+        ready_at=instance.created_at,
+        ended_at=None,
+    )
+    return _run_of(run_id, rental, chosen, now, live=True), rental
 
 
 def _run_of(run_id: str, rental: RentalRecord, chosen: Settings, now: datetime, *, live: bool) -> RunRecord:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api import background
+from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.core import templates
 from lumina_cloud.core.errors import LedgerError, LuminaError, UsageError
-from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.lock import driving
 from lumina_cloud.runs.states import ACTIVE
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOCK = "controller"
 LOOK_SECONDS = 2.0
+TIDY_SECONDS = 60.0
+"""How often it looks for machines that no run needs."""
 AGAIN_SECONDS = 60.0
 """How long a run is left alone whose driver failed."""
 UNITS = {"systemd": "lumina-controller.service.j2", "launchd": "lumina-controller.plist.j2"}
@@ -42,20 +44,20 @@ def serve(settings: Settings, clock: Clock, say: Callable[[str], None], over: th
     with driving(settings.home, LOCK) as mine:
         if not mine:
             raise UsageError(f"another lumina controller works on {settings.home}", "one is enough: it drives any number of runs")
-        ledger = Ledger.open(settings.home, clock)
-        say(f"driving the runs of {ledger.database.where}")
-        drivers = _Drivers(say, clock)
-        try:
+        drivers, tidied_at = _Drivers(say, clock), clock.monotonic() - TIDY_SECONDS
+        with Lumina(background.Log(), clock) as lumina:
+            say(f"driving the runs of {lumina.ledger.database.where}")
             while not over.is_set():
                 try:
-                    for run in ledger.runs(ACTIVE):
+                    for run in lumina.ledger.runs(ACTIVE):
                         drivers.take(run.run_id)
+                    if clock.monotonic() - tidied_at >= TIDY_SECONDS:
+                        tidied_at = clock.monotonic()
+                        lumina.tidy()
                 except LedgerError as error:
                     # A service outlives a full disk, or a server that is started anew.
                     say(f"{error.message} (asking again)")
                 over.wait(LOOK_SECONDS)
-        finally:
-            ledger.close()
 
 
 class _Drivers:

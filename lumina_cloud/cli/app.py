@@ -23,6 +23,7 @@ from lumina_cloud.cli.ledger import app as ledger_app
 from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
+from lumina_cloud.cli.reconcile import reconcile
 from lumina_cloud.cli.runs import logs, report, results, resume, ssh, status, stop
 from lumina_cloud.cli.sample import sample
 from lumina_cloud.cli.sandboxed import Group
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 
 VERBS = (
-    *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, logs, ssh, stop, resume, results, compare),
+    *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, reconcile, logs, ssh, stop, resume, results, compare),
     *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
 )
 

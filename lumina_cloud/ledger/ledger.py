@@ -170,6 +170,15 @@ class Ledger:
         tail = "WHERE instance_id = :instance_id AND provider = :provider"
         return self._one(RentalRecord, tail, instance_id=instance_id, provider=provider)
 
+    def rental_of_tag(self, tag: str) -> RentalRecord | None:
+        """Return the rental that a tag was made for."""
+        return self._one(RentalRecord, "WHERE tag = :tag", tag=tag)
+
+    def ledger_id(self) -> str:
+        """Return what tells this ledger from any other."""
+        rows = self.database.rows("SELECT value FROM facts WHERE name = 'ledger'")
+        return str(rows[0]["value"]) if rows else ""
+
     def has_rentals(self, provider: str) -> bool:
         """Whether anything was ever rented from a provider."""
         return bool(self.database.rows("SELECT rental_id FROM rentals WHERE provider = :provider LIMIT 1", {"provider": provider}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -120,6 +121,24 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
         holds.settle(tx, rental, context.clock.now())
         tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
+
+
+def end_found(context: Context, rental_id: str, instance: Instance) -> None:
+    """End an instance of a rental whose run is over, and charge for it as for any other. Raises ProviderError."""
+    run_id = rental_id.rsplit("-", 1)[0]
+    rental = next(r for r in context.ledger.rentals(run_id) if r.rental_id == rental_id)
+    run = context.ledger.run(run_id)
+    if run is None:
+        return
+    if rental.state == "terminating":
+        _terminate(context, run, rental, instance)
+        return
+    # The ledger had it ended: it is told again, and its bill is asked for again.
+    if instance.instance_id != rental.instance_id and instance.instance_id not in billing.twins(context, rental):
+        with context.ledger.transaction() as tx:
+            tx.add_event(billing.TWIN, run_id=run_id, rental_id=rental_id, instance=instance.instance_id)
+    _until_gone(context, replace(rental, instance_id=instance.instance_id))
+    billing.settle(context, run, rental)
 
 
 def end_twins(context: Context, rental: RentalRecord) -> None:

@@ -28,7 +28,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping
+from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
@@ -179,7 +179,7 @@ class Controller:
             rental_id=f"{run.run_id}-{attempt}",
             run_id=run.run_id,
             attempt=attempt,
-            tag=f"lumina-{run.run_id}-{attempt}",
+            tag=tags.make(self.context.ledger.ledger_id(), run.run_id, attempt),
             provider=run.provider,
             gpu=run.gpu,
             count=run.count,

@@ -50,6 +50,29 @@ class RebuildDocument(Answer):
     notes: list[str]
 
 
+class Reconciled(Document):
+    """One machine, or one rental without its machine."""
+
+    provider: str
+    instance: str | None
+    tag: str
+    verdict: str
+    why: str
+    state: str | None
+    usd_per_hour: str | None
+    run: str | None
+    done: str
+    """What was done about it; empty for nothing."""
+
+
+class ReconcileDocument(Answer):
+    """`lumina reconcile --json`. `notes` are of providers that could not be asked."""
+
+    dry_run: bool
+    findings: list[Reconciled]
+    notes: list[str]
+
+
 class RemovedDocument(Answer):
     """`lumina rm --json` and `lumina prune --json`."""
 

@@ -39,6 +39,7 @@ PRINTED: Mapping[str, tuple[type[Document], ...]] = {
     "sandbox down": (of_sandbox.DownDocument,),
     "sandbox status": (of_sandbox.SandboxStatusDocument,),
     "sandbox faults": (of_sandbox.FaultsDocument,),
+    "reconcile": (of_keeping.ReconcileDocument,),
     "ledger backup": (of_keeping.BackupDocument,),
     "ledger restore": (of_keeping.RestoreDocument,),
     "ledger verify": (of_keeping.VerifyDocument,),
