@@ -88,7 +88,7 @@ class SshBox:
         def send() -> None:
             self._make_folder(path.rpartition("/")[0])
             with self._sftp().open(f"{path}.part", "wb") as out:
-                out.set_pipelined(True)
+                # Not pipelined: paramiko drops the refusal of a write that it does not wait for, and a full disk leaves an empty file.
                 out.write(data)
             self._rename(f"{path}.part", path)
 
