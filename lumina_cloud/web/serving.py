@@ -67,6 +67,8 @@ def _listen(port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((ADDRESS, port))
+        # From here on a browser that is quicker than the server waits, and is not turned away.
+        listening.listen()
     except OSError as error:
         listening.close()
         raise UsageError(f"port {port} cannot be had: {error.strerror}", "leave out --port for any free one") from error
