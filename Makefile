@@ -42,7 +42,7 @@ site: setup
 pictures: setup
 	$(BIN)/python scripts/pictures.py
 
-# docs/tour-pages.md and its pictures, from the pages of `lumina ui` in Chromium.
+# docs/tour.md and its pictures, from the pages of `lumina ui` in Chromium.
 page-pictures: setup
 	$(BIN)/python scripts/page_pictures.py
 

@@ -1,4 +1,4 @@
-"""Makes docs/tour-pages.md and its pictures from the pages themselves, in Chromium: `make page-pictures`.
+"""Makes docs/tour.md and its pictures from the pages themselves, in Chromium: `make page-pictures`.
 
 The ledger is the tests' own (tests/web/shelf.py): its runs, prices and money are made up; plans are the planner's.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUN = "debug200m-hybrid-8"
 FOLDER = ROOT / "docs" / "pictures"
-TARGET = ROOT / "docs" / "tour-pages.md"
+TARGET = ROOT / "docs" / "tour.md"
 WIDTHS = {"phone": 390, "laptop": 1024, "wide": 1920}
 
 
