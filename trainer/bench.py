@@ -244,16 +244,17 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _ours(arch: Arch, shape: Shape, dtype: str, *, compiled: bool = False) -> Callable[[], torch.Tensor]:
+def step_of(arch: Arch, shape: Shape, dtype: str, *, compiled: bool = False) -> Callable[[], torch.Tensor]:
+    """Return `make_step` of a shape."""
     return make_step(arch, dtype=dtype, compiled=compiled, **asdict(shape))
 
 
 def _beside_peer(arch: Arch, shape: Shape, dtype: str, *, compiled: bool = False, experts: str = EXPERTS[0]) -> float:
-    return ratio(_ours(arch, shape, dtype, compiled=compiled), make_peer_step(arch, shape, dtype, experts=experts))
+    return ratio(step_of(arch, shape, dtype, compiled=compiled), make_peer_step(arch, shape, dtype, experts=experts))
 
 
 def _beside_own(arch: Arch, other: Arch, shape: Shape) -> float:
-    return ratio(_ours(arch, shape, "float32"), _ours(other, shape, "float32"))
+    return ratio(step_of(arch, shape, "float32"), step_of(other, shape, "float32"))
 
 
 def _has_compiler() -> bool:
@@ -278,7 +279,7 @@ def print_peak(side: str, shape: Shape) -> None:
 
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
     before = resident_bytes()
-    step = _ours("dense", shape, "float32") if side == "ours" else make_peer_step("dense", shape, "float32")
+    step = step_of("dense", shape, "float32") if side == "ours" else make_peer_step("dense", shape, "float32")
     for _ in range(3):
         step()
     if torch.cuda.is_available():
@@ -297,7 +298,7 @@ def data_wait_share(shape: Shape, *, steps: int = 8) -> float:
         tokens = np.random.default_rng(0).integers(0, shape.vocab, 4_000_000, dtype=np.uint16)
         tokens.tofile(Path(folder) / "train-00000.bin")
         index = index_of(Recipe("bench", vocab=shape.vocab), (Shard("train-00000.bin", len(tokens), ""),), ())
-        layout, step = LayoutConfig(micro_batch=shape.micro_batch), _ours("dense", shape, "float32")
+        layout, step = LayoutConfig(micro_batch=shape.micro_batch), step_of("dense", shape, "float32")
         step()
         loader = Loader(Windows(Path(folder), index, "train", shape.seq_len), 0, layout, 0, steps=range(steps))
         # The first batch is read while the trainer builds its model.
@@ -315,7 +316,7 @@ MATMULS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product", 
 
 def matmul_share(shape: Shape) -> float:
     """Return the share of a dense fp32 step's time that matrix products, attention among them, take."""
-    step = _ours("dense", shape, "float32")
+    step = step_of("dense", shape, "float32")
     step()
     with torch.profiler.profile() as profile:
         step()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.bench import Shape, make_step, model_config
-from trainer.config import ARCHS, preset
+from trainer.bench import Shape, model_config, step_of
+from trainer.config import ARCHS, count_flops, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,27 +59,15 @@ def utilisation(tokens_per_second: float, of: Shape) -> float:
 
     The count is that of PaLM's appendix B (arXiv 2204.02311), with half the attention since half of it is masked.
     """
-    config = model_config("dense", of)
-    attention = config.d_model * (config.d_model + 2 * config.d_kv) + config.d_model**2
-    products = of.n_layers * (attention + 3 * config.d_model * config.d_ff) + config.vocab * config.d_model
-    return (6 * products + 6 * of.n_layers * of.d_model * of.seq_len) * tokens_per_second / HOPPER_PEAK
+    flops = count_flops(model_config("dense", of), of.seq_len)
+    # Three forward passes' worth of each; the scores are counted whole there.
+    products, scores = flops.attention_matmul + flops.feed_forward + flops.head, flops.attention_scores / 2
+    return 3 * (products + scores) * tokens_per_second / HOPPER_PEAK
 
 
-def tokens_per_second(arch: Arch, of: Shape, *, compiled: bool = True) -> float:
-    """Return the speed of whole bf16 steps, the median of `STEPS` after warming up. Frees what they took."""
-    step = make_step(
-        arch,
-        vocab=of.vocab,
-        d_model=of.d_model,
-        n_layers=of.n_layers,
-        n_heads=of.n_heads,
-        n_kv_heads=of.n_kv_heads,
-        d_ff=of.d_ff,
-        seq_len=of.seq_len,
-        micro_batch=of.micro_batch,
-        dtype="bfloat16",
-        compiled=compiled,
-    )
+def tokens_per_second(arch: Arch, of: Shape) -> float:
+    """Return the speed of whole compiled bf16 steps, the median of `STEPS` after warming up. Frees what they took."""
+    step = step_of(arch, of, "bfloat16", compiled=True)
     measured = [_milliseconds(step) for _ in range(STEPS + 3)][3:]
     del step
     gc.collect()

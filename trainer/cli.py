@@ -162,19 +162,16 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from trainer import bench
+    from trainer import bench, performance
 
     if options.gpu is not None:
-        return _bench_gpu(options.gpu)
-    figures = bench.measure()
-    if options.page is not None:
-        from trainer import performance
-
-        figures["seconds_to_first_step"] = performance.seconds_to_first_step()
+        _bench_gpu(options.gpu)
+    elif options.page is not None:
+        figures = {**bench.measure(), "seconds_to_first_step": performance.seconds_to_first_step()}
         options.page.write_text(performance.page(figures, performance.gpu_figures(options.page.parent)), encoding="utf-8")
-        return None
-    print(bench.as_json(figures) if options.json else bench.as_markdown(figures))
-    return None
+    else:
+        figures = bench.measure()
+        print(bench.as_json(figures) if options.json else bench.as_markdown(figures))
 
 
 def _bench_gpu(file: Path) -> None:

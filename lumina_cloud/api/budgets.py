@@ -120,8 +120,13 @@ def remove_budget(ledger: Ledger, project: str, month: str) -> None:
             raise UsageError(f"no budget of {project or 'all projects'} for {month or 'every month'}", "lumina budget shows them")
 
 
+def is_month(text: str) -> bool:
+    """Whether a text names a month, as 2026-03."""
+    return re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text) is not None
+
+
 def _check_month(month: str) -> None:
-    if month and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+    if month and not is_month(month):
         raise UsageError(f"--month is {month!r}, but must be a month such as 2026-03", "leave it out for every month")
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core import money, untrusted
-from lumina_cloud.core.errors import CredentialsError, NotFound, ProviderError, StillTerminating, UsageError
+from lumina_cloud.core.errors import CredentialsError, ProviderError, UsageError
 from lumina_cloud.runs import conclude
 from lumina_cloud.runs.reconcile import TO_END, VERDICTS, Books, Finding, judge
 from lumina_cloud.runs.states import next_rental_state
 from providers import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lumina_cloud.api.session import Session
     from lumina_cloud.runs.context import Context
-    from providers.contract import Provider
-
-TRIES = 60
-"""How often an instance is told to end before that is left to the next time."""
 
 
 @dataclass(frozen=True)
@@ -121,22 +116,12 @@ def _end(session: Session, context: Context, finding: Finding) -> str:
         )
     try:
         if rental is None:
-            _until_gone(session.provider(finding.provider), instance.instance_id, session.clock.sleep)
+            conclude.until_gone(context, finding.provider, instance.instance_id, untrusted.line(finding.tag, 120))
         else:
-            conclude.end_found(context, rental.rental_id, instance)
+            conclude.end_found(context, rental, instance)
     except ProviderError as error:
         return f"does not end yet: {error.message}"
     return "ended"
-
-
-def _until_gone(provider: Provider, instance_id: str, sleep: Callable[[float], None]) -> None:
-    for _attempt in range(TRIES):
-        with suppress(StillTerminating):
-            provider.terminate(instance_id)
-            return
-        sleep(2.0)
-    with suppress(NotFound):
-        provider.terminate(instance_id)
 
 
 def _adopt(session: Session, finding: Finding) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud import __version__
 from lumina_cloud.api import launching, views
+from lumina_cloud.api.budgets import is_month
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.ledger import SpendingRecord, spending
@@ -37,7 +38,7 @@ class Selection:
         """Raise UsageError for what cannot be meant."""
         if self.runs and (self.month is not None or self.project is not None):
             raise UsageError("runs are named, and chosen by month or project as well", "leave one of both out")
-        if self.month is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", self.month):
+        if self.month is not None and not is_month(self.month):
             raise UsageError(f"--month is {self.month!r}", "e.g. --month 2026-03")
 
     @property

@@ -10,6 +10,10 @@ from typing import Any
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.runs import weights_to_start_from, workloads
 from lumina_cloud.runs.workloads import WorkloadRequest
+from trainer import config as trainer_config
+
+MODELS, ARCHS = trainer_config.MODELS, trainer_config.ARCHS
+"""The presets and the architectures, by name."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lumina_cloud.api.documents import of_money, of_runs
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
-from lumina_cloud.runs.states import ACTIVE, REASONS
+from lumina_cloud.runs.states import ACTIVE, FINAL, REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord, SpendingRecord
 
 PERIODS = ("day", "week", "month")
+ENDED = FINAL
+"""States of a run that is over, for whoever shows runs."""
 LOST = tuple(of_money.LostMoney.model_fields)
 LOG_LINES = 15
 LOG_BYTES = 64_000

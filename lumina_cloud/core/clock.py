@@ -47,6 +47,12 @@ class SystemClock:
         time.sleep(seconds)
 
 
+def boot_of(clock: Clock) -> str:
+    """Return the name of the computer's start that a clock counts from, empty where it has none."""
+    boot = getattr(clock, "boot_id", None)
+    return boot() if boot is not None else ""
+
+
 def iso(moment: datetime) -> str:
     """Return `moment` as ISO 8601 in UTC with a `Z`, to the millisecond. Raises ValueError for a naive time."""
     if moment.tzinfo is None:

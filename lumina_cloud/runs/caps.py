@@ -55,6 +55,11 @@ def seconds_for(usd: Decimal, usd_per_hour: Decimal) -> float:
     return float((usd / usd_per_hour * 3600).quantize(Decimal("0.001"), ROUND_FLOOR))
 
 
+def longest_seconds(seconds_cap: float, usd_cap: Decimal, taken: Decimal, usd_per_hour: Decimal) -> float:
+    """Return how long a machine may live under a run's caps on time and money, of which `taken` is spent or kept back."""
+    return min(seconds_cap, seconds_for(max(ZERO, usd_cap - taken), usd_per_hour))
+
+
 def refuse_beyond(cap: Cap, *, low: Decimal, mid: Decimal, high: Decimal) -> None:
     """Refuse a run that could cost more than its cap, before anything is rented. Raises RefusedError."""
     if high <= cap.usd:

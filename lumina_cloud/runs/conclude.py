@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -113,7 +112,7 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
     end_twins(context, rental)
-    gone, asked_at = _until_gone(context, rental)
+    gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     meter(context, run, rental, gone or instance, final=True)
     billing.settle(context, run, rental)
     ended_at = (gone.ended_at if gone is not None else None) or asked_at
@@ -123,9 +122,9 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
         tx.add_event("rental.gone", run_id=run.run_id, rental_id=rental.rental_id)
 
 
-def end_found(context: Context, rental_id: str, instance: Instance) -> None:
+def end_found(context: Context, found: RentalRecord, instance: Instance) -> None:
     """End an instance of a rental whose run is over, and charge for it as for any other. Raises ProviderError."""
-    run_id = rental_id.rsplit("-", 1)[0]
+    run_id, rental_id = found.run_id, found.rental_id
     rental = next(r for r in context.ledger.rentals(run_id) if r.rental_id == rental_id)
     run = context.ledger.run(run_id)
     if run is None:
@@ -137,7 +136,7 @@ def end_found(context: Context, rental_id: str, instance: Instance) -> None:
     if instance.instance_id != rental.instance_id and instance.instance_id not in billing.twins(context, rental):
         with context.ledger.transaction() as tx:
             tx.add_event(billing.TWIN, run_id=run_id, rental_id=rental_id, instance=instance.instance_id)
-    _until_gone(context, replace(rental, instance_id=instance.instance_id))
+    until_gone(context, rental.provider, instance.instance_id, run_id)
     billing.settle(context, run, rental)
 
 
@@ -155,14 +154,14 @@ def end_twins(context: Context, rental: RentalRecord) -> None:
             provider.terminate(twin.instance_id)
 
 
-def _until_gone(context: Context, rental: RentalRecord) -> tuple[Instance | None, datetime]:
-    """Return the ended instance as its provider remembers it, None when it knows it no more, and when its end was first accepted.
+def until_gone(context: Context, name: str, instance_id: str, about: str) -> tuple[Instance | None, datetime]:
+    """Terminate an instance of a provider until that says that it is gone; `about` is the run, or the tag, that waits for it.
 
-    Raises StillTerminating.
+    Return the ended instance as its provider remembers it, None when it knows it no more, and when its end was first accepted. Raises
+    StillTerminating.
     """
     asked_at: datetime | None = None
-    provider = context.connect(rental.provider)
-    instance_id = rental.instance_id or ""
+    provider = context.connect(name)
     give_up = context.clock.monotonic() + TERMINATE_SECONDS
     told = False
     while True:
@@ -177,12 +176,12 @@ def _until_gone(context: Context, rental: RentalRecord) -> tuple[Instance | None
             asked_at = asked_at or context.clock.now()
         if instance is not None and instance.state == "ended":
             return instance, asked_at
-        if instance is None and rental.provider != "local" and not told:
+        if instance is None and name != "local" and not told:
             told = True
-            context.reporter.said(rental.run_id, f"waiting until {rental.provider} says that it is gone")
+            context.reporter.said(about, f"waiting until {name} says that it is gone")
         if context.clock.monotonic() > give_up:
             raise StillTerminating(
-                f"{rental.provider} instance {instance_id} does not end: it may still be billed",
+                f"{name} instance {instance_id} does not end: it may still be billed",
                 "any lumina command tries again; end it in the provider's console if it stays",
             )
         context.clock.sleep(1.0)

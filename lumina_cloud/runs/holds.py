@@ -6,7 +6,7 @@ hold is settled when its rental is over: from then on its charges count, and not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def room(cap: Decimal, seconds_cap: float, taken: Decimal, usd_per_hour: Decimal
 
     The price is all-in, disk and traffic among it; the time is the longest that the machine could live, until its provider has ended it.
     """
-    seconds = min(seconds_cap, caps.seconds_for(max(ZERO, cap - taken), usd_per_hour))
+    seconds = caps.longest_seconds(seconds_cap, cap, taken, usd_per_hour)
     if seconds < caps.LEAST_SECONDS + caps.grace_seconds(provider):
         return None
     return Room(min(max(ZERO, cap - taken), money.for_hours(usd_per_hour, seconds / 3600)), seconds)
@@ -69,4 +69,4 @@ def settle(tx: Transaction, rental: RentalRecord, now: datetime) -> None:
     """Let go of what was kept back: the rental is over, and its charges are what it cost."""
     for hold in tx.holds(rental.run_id):
         if hold.rental_id == rental.rental_id and hold.settled_at is None:
-            tx.put_hold(HoldRecord(hold.rental_id, hold.run_id, hold.usd, hold.made_at, now))
+            tx.put_hold(replace(hold, settled_at=now))

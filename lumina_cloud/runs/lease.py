@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import edge
+from lumina_cloud.core.clock import boot_of
 from lumina_cloud.core.errors import LeaseLost, LedgerError
 from lumina_cloud.ledger import LeaseRecord
 from lumina_cloud.ledger.ledger import fenced_by
@@ -47,38 +48,32 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost when another controller has taken the run over."""
-        self._compare(self.ledger.lease(self.run_id))
+        self._own(self.ledger.lease(self.run_id))
 
     def check_within(self, tx: Transaction) -> None:
         """As `check`, within a write transaction: what it finds is true until the commit."""
-        self._compare(tx.lease(self.run_id))
+        self._own(tx.lease(self.run_id))
 
     def renew(self) -> None:
         """Hold on to the run. Raises LeaseLost, LedgerError."""
         with self.ledger.transaction() as tx:
-            self.check_within(tx)
-            known = tx.lease(self.run_id)
-            if known is not None:
-                tx.put_lease(replace(known, until=self.clock.now() + timedelta(seconds=SECONDS)))
+            known = self._own(tx.lease(self.run_id))
+            tx.put_lease(replace(known, until=self.clock.now() + timedelta(seconds=SECONDS)))
 
     def release(self) -> None:
         """Let go of the run, if it is still held."""
         with suppress(LeaseLost, LedgerError), self.ledger.transaction() as tx:
-            self.check_within(tx)
-            known = tx.lease(self.run_id)
-            if known is not None:
-                tx.put_lease(replace(known, holder="", until=self.clock.now()))
+            tx.put_lease(replace(self._own(tx.lease(self.run_id)), holder="", until=self.clock.now()))
 
-    def _compare(self, known: LeaseRecord | None) -> None:
+    def _own(self, known: LeaseRecord | None) -> LeaseRecord:
         if known is None or known.fence != self.fence:
             raise LeaseLost(f"another controller drives run {self.run_id} now", f"lumina logs -f {self.run_id} watches it")
+        return known
 
 
 def place_of(clock: Clock, home: Path) -> str:
     """Return a name of this computer since its start, and of a home on it; of nowhere where the system does not tell."""
-    boot = getattr(clock, "boot_id", None)
-    told = boot() if boot is not None else ""
-    return f"{told} {home}"[:200] if told else f"{secrets.token_hex(8)} {home}"[:200]
+    return f"{boot_of(clock) or secrets.token_hex(8)} {home}"[:200]
 
 
 def is_free(known: LeaseRecord | None, now: datetime, place: str, *, lock_is_free: bool) -> bool:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.core.clock import boot_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,8 +38,7 @@ class Reading:
     @classmethod
     def of(cls, clock: Clock) -> Reading:
         """Read the clocks."""
-        boot = getattr(clock, "boot_id", None)
-        return cls(clock.now(), boot() if boot is not None else "", clock.monotonic())
+        return cls(clock.now(), boot_of(clock), clock.monotonic())
 
     def as_data(self) -> dict[str, Any]:
         """Return it as an event keeps it."""

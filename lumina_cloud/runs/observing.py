@@ -212,7 +212,7 @@ class Observer:
     def allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
         """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
         earlier = sum((c.usd for c in self.context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), Decimal(0))
-        return min(run.seconds_cap, caps.seconds_for(max(Decimal(0), run.usd_cap - earlier), rental.usd_per_hour))
+        return caps.longest_seconds(run.seconds_cap, run.usd_cap, earlier, rental.usd_per_hour)
 
     @staticmethod
     def _machine(rental: RentalRecord | None, instance: Instance | None, lived: float) -> Machine:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from lumina_cloud.core import untrusted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from lumina_cloud.ledger import MetricRecord
 
 WIDTH, HEIGHT = 720, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 26, 40
@@ -47,6 +51,12 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
         parts.append(f'<path class="line line-{i % 6}" d="M{LEFT},{y + 8} h24"/>')
         parts.append(f'<text class="tick" x="{LEFT + 32}" y="{y + 12}">{escape(s.name)}</text>')
     return "".join([*parts, "</svg>"])
+
+
+def points_of(metrics: Sequence[MetricRecord], figure: str) -> list[tuple[float, float]]:
+    """Return points (tokens, figure) of a run's metrics. What is no finite number is left out."""
+    found = ((untrusted.number(m.data.get("tokens"), 0, 1e18), untrusted.number(m.data.get(figure), 0, 1e18)) for m in metrics)
+    return [(tokens, value) for tokens, value in found if tokens is not None and value is not None]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:

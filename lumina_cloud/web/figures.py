@@ -7,10 +7,10 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.api import planning
-from lumina_cloud.api.requests import Options, workload_request
-from lumina_cloud.core import money, untrusted
+from lumina_cloud.api.requests import ARCHS, MODELS, Options, workload_request
+from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.web.charts import thinned
+from lumina_cloud.web.charts import points_of, thinned
 from lumina_cloud.web.pages import line_of, planned_against_actual, summary
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import MetricRecord
     from lumina_cloud.web.pages import Asked
 
-MODELS = ("debug", "debug200m", "b1", "b7")
-ARCHS = ("dense", "moe", "mod", "hybrid")
 CURVES = ("loss", "tokens_per_second")
 MAX_POINTS = 600
 MAX_CURVES = 12
@@ -49,17 +47,8 @@ def curves(lumina: Lumina, asked: Asked) -> dict[str, Any]:
 
 
 def _curve(metrics: list[MetricRecord]) -> dict[str, list[list[float]]]:
-    """Return points (tokens, figure) of each curve. What is no finite number is left out."""
-    found: dict[str, list[list[float]]] = {}
-    for figure in CURVES:
-        points = [
-            (tokens, value)
-            for m in metrics
-            if (tokens := untrusted.number(m.data.get("tokens"), 0, 1e18)) is not None
-            and (value := untrusted.number(m.data.get(figure), 0, 1e18)) is not None
-        ]
-        found[figure] = [list(point) for point in thinned(points, MAX_POINTS)]
-    return found
+    """Return the points of each curve, no more than a chart shows."""
+    return {figure: [list(point) for point in thinned(points_of(metrics, figure), MAX_POINTS)] for figure in CURVES}
 
 
 # --- plans ----------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.api.views import ENDED, PERIODS
 from lumina_cloud.core import money as dollars
 from lumina_cloud.core import units
 from lumina_cloud.core.errors import UsageError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents.of_runs import ResultsDocument, RunStatus, StatusDocument
     from lumina_cloud.api.lumina import Lumina
 
-ENDED = ("succeeded", "failed", "stopped")
 PRICE_DAYS = (7, 30, 90, 365)
 PLACES = {
     "plan.html.j2": "Plan",
@@ -150,8 +150,8 @@ def money(lumina: Lumina, asked: Asked) -> Page:
     from lumina_cloud.web.charts import bars
 
     costs = lumina.costs(asked.one("by", "month"))
-    shown = costs.rows[-MAX_ROWS:] if costs.by in ("day", "week", "month") else costs.rows[:MAX_ROWS]
-    drawn = shown[-BARS:] if costs.by in ("day", "week", "month") else shown[:BARS]
+    shown = costs.rows[-MAX_ROWS:] if costs.by in PERIODS else costs.rows[:MAX_ROWS]
+    drawn = shown[-BARS:] if costs.by in PERIODS else shown[:BARS]
     chart = bars([(row.key or "(none)", float(Decimal(row.usd_training)), float(Decimal(row.usd_lost))) for row in drawn])
     return Page(
         "money.html.j2",
@@ -184,7 +184,7 @@ def prices(lumina: Lumina, asked: Asked) -> Page:
 
 def plan(_lumina: Lumina, asked: Asked) -> Page:
     """Show the planner; its figures come from `/api/plan`."""
-    from lumina_cloud.web.figures import ARCHS, MODELS
+    from lumina_cloud.api.requests import ARCHS, MODELS
 
     return Page(
         "plan.html.j2",

@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lumina_cloud.api import reporting
-from lumina_cloud.core import markdown, templates, untrusted
+from lumina_cloud.core import markdown, templates
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.web.charts import Series, line_chart, thinned
+from lumina_cloud.web.charts import Series, line_chart, points_of, thinned
 from lumina_cloud.web.pages import FILTERS, planned_against_actual, routing, sample
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def _section(lumina: Lumina, run: RunRecord) -> _Section:
     metrics = lumina.metrics(run.run_id)
 
     def curve(figure: str) -> tuple[tuple[float, float], ...]:
-        points = ((untrusted.number(m.data.get("tokens"), 0, 1e18), untrusted.number(m.data.get(figure), 0, 1e18)) for m in metrics)
-        return tuple((tokens / 1e6, value) for tokens, value in points if tokens is not None and value is not None)
+        return tuple((tokens / 1e6, value) for tokens, value in points_of(metrics, figure))
 
     return _Section(
         run=run,

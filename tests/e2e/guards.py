@@ -46,9 +46,9 @@ def abandoned(sandbox: Sandbox, count: int) -> dict[str, object]:
         done = sandbox(*sandbox.words(provider, "--lease", f"{LEASE:.0f}s", tokens="40960000", follow=()))
         assert done.returncode == 0, done.stderr
     give_up = time.monotonic() + 60 + 15 * count
-    while time.monotonic() < give_up and _training(sandbox) < count:
+    while time.monotonic() < give_up and sandbox.training() < count:
         time.sleep(1)
-    working = _training(sandbox)
+    working = sandbox.training()
     killed, at = _kill_controllers(sandbox), time.monotonic()
     lives, left = [], len(sandbox.live())
     while left and time.monotonic() - at < LEASE + GRACE + SLACK + 2 * count:
@@ -68,10 +68,6 @@ def abandoned(sandbox: Sandbox, count: int) -> dict[str, object]:
         "longest_seconds": round(max(lives, default=0.0), 1),
         "ledger_minus_invoice_usd": str((sandbox.spent() - invoice).quantize(Decimal("0.01")).normalize() + 0),
     }
-
-
-def _training(sandbox: Sandbox) -> int:
-    return sum(run["state"] == "training" for run in json.loads(sandbox("status", "--json").stdout)["runs"])
 
 
 def _kill_controllers(sandbox: Sandbox) -> int:

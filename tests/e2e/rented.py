@@ -56,6 +56,13 @@ class Sandbox:
     def outcome(self, done):
         return json.loads(done.stdout.splitlines()[-1])
 
+    def runs(self):
+        return json.loads(self("status", "--json").stdout)["runs"]
+
+    def training(self):
+        """How many runs train now."""
+        return sum(run["state"] == "training" for run in self.runs())
+
     def spent(self):
         return Decimal(json.loads(self("costs", "--json").stdout)["total_usd"])
 

@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_process_that_finishes_the_run(sandbox):
     sandbox.up()
     follower = sandbox.start(*sandbox.words("vastai", tokens="204800"))
     give_up = time.monotonic() + 120
-    while time.monotonic() < give_up and not _training(sandbox):
+    while time.monotonic() < give_up and not sandbox.training():
         time.sleep(0.5)
     follower.send_signal(signal.SIGINT)
     _out, err = follower.communicate(timeout=60)
@@ -116,9 +116,9 @@ def test_ctrl_c_leaves_a_process_that_finishes_the_run(sandbox):
     assert "a process in the background" in err
     assert sandbox.wait_all_ended(200)
     give_up = time.monotonic() + 60
-    while time.monotonic() < give_up and _runs(sandbox)[0]["state"] != "succeeded":
+    while time.monotonic() < give_up and sandbox.runs()[0]["state"] != "succeeded":
         time.sleep(1)
-    assert _runs(sandbox)[0]["state"] == "succeeded"
+    assert sandbox.runs()[0]["state"] == "succeeded"
     sandbox.judge()
 
 
@@ -127,7 +127,7 @@ def test_stop_brings_the_last_checkpoint_home_and_resume_goes_on_from_it(sandbox
     done = sandbox(*sandbox.words("runpod", tokens="307200", follow=()))
     assert done.returncode == 0, done.stderr
     give_up = time.monotonic() + 60
-    while time.monotonic() < give_up and not _training(sandbox):
+    while time.monotonic() < give_up and not sandbox.training():
         time.sleep(0.5)
     stopped = sandbox("stop", "last", "--json")
     assert sandbox.outcome(stopped)["reason"] == "stopped_by_user", stopped.stderr
@@ -152,11 +152,3 @@ def test_ssh_runs_a_command_and_passes_its_exit_code_on(sandbox):
     sandbox("stop", "last")
     sandbox.judge()
     assert sandbox("ssh", "last", "--", "true").returncode == 2
-
-
-def _runs(sandbox):
-    return json.loads(sandbox("status", "--json").stdout)["runs"]
-
-
-def _training(sandbox):
-    return any(r["state"] == "training" for r in _runs(sandbox))
