@@ -12,7 +12,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
-from lumina_cloud.runs import billing, holds, ingest, metering
+from lumina_cloud.runs import billing, failover, holds, ingest, metering, remembered
 from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
 from providers.contract import HasClock
 
@@ -189,6 +189,8 @@ def until_gone(context: Context, name: str, instance_id: str, about: str) -> tup
 
 def _close(context: Context, run: RunRecord) -> None:
     result, reason = _verdict(run)
+    if _goes_on(context, run, reason):
+        return
     event, _words = REASONS[reason]
     with context.ledger.transaction() as tx:
         tx.update_run(
@@ -200,6 +202,30 @@ def _close(context: Context, run: RunRecord) -> None:
             stop_requested_at=None,
         )
         tx.add_event("run.concluded", run_id=run.run_id, reason=reason)
+
+
+def _goes_on(context: Context, run: RunRecord, reason: Reason) -> bool:
+    """Let a run whose machine failed it go on on another, where that may help; return whether it does."""
+    ledger = context.ledger
+    rentals = ledger.rentals(run.run_id)
+    leg = failover.leg_of(ledger.events(run.run_id), rentals, ledger.charges(run.run_id))
+    # Asked for anew: a stop may have come while the machine was ended.
+    now = ledger.run(run.run_id) or run
+    why_not = failover.why_not(now, reason, leg)
+    if why_not:
+        return False
+    if reason in failover.BLAMED and rentals:
+        remembered.remember(ledger, rentals[-1], None, REASONS[reason][1])
+    with ledger.transaction() as tx:
+        tx.update_run(run.run_id, state=next_run_state(run.state, "next_machine"), reason="", progress={})
+        tx.add_event("run.next_machine", run_id=run.run_id, reason=reason, usd_lost=money.text(leg.lost), machines=len(leg.rentals))
+    since = (
+        "from the last checkpoint that came home"
+        if (Path(run.folder) / "checkpoints").is_dir()
+        else "from its beginning: no checkpoint came home"
+    )
+    context.reporter.said(run.run_id, f"{REASONS[reason][1]}: it goes on on another machine, {since}")
+    return True
 
 
 def _verdict(run: RunRecord) -> tuple[dict[str, Any], Reason]:

@@ -28,7 +28,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, holds, ingest, metering, remembered, shipping, tags
+from lumina_cloud.runs import conclude, drift, failover, holds, ingest, metering, remembered, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
@@ -37,7 +37,7 @@ from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_ru
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lumina_cloud.ledger import EventRecord, RunRecord
     from lumina_cloud.remote.box import Box
@@ -56,6 +56,8 @@ CHECKPOINT_POLL_SECONDS = 10.0
 PRICE_SLACK = Decimal("1.10")
 """Prices move between a plan and a create. One that moved further is another offer."""
 LEAST_RELIABILITY = 0.90
+MOST_PAUSE_SECONDS = 20.0
+"""Between a machine that came to nothing and the next."""
 LISTING_LAG_SECONDS = 45.0
 """How long a list may not show yet what a create that nobody heard of has made."""
 
@@ -170,6 +172,13 @@ class Controller:
 
     def _intend(self, seen: Seen) -> None:
         run = seen.run
+        # What was known of its last machine says nothing of the next.
+        for kept in (self._offsets, self._checkpoint_at, self._checkpoint_name):
+            kept.pop(run.run_id, None)
+        barren = _barren(self.context.ledger.rentals(run.run_id))
+        if barren:
+            # What could not be had a moment ago is not there yet.
+            self.context.clock.sleep(min(MOST_PAUSE_SECONDS, 2.0 * barren))
         offer = self._offer(run, seen.terms)
         if offer is None:
             self.end(run, "no_capacity")
@@ -214,7 +223,7 @@ class Controller:
             )
 
     def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:
-        """Return the cheapest offer that is what the plan said, at about its price, on no machine that failed before."""
+        """Return the offer of least expected cost that is what the plan said, at about its price, on no machine that failed before."""
         query = OfferQuery(
             gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=of_run.interruptible if run.provider != "local" else None
         )
@@ -229,7 +238,9 @@ class Controller:
             and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)
         ]
         same = [o for o in fitting if rental is not None and o.offer_id == rental.offer_id]
-        return min(same or fitting, key=lambda o: o.usd_per_hour, default=None)
+        failed = {r.offer_id for r in self.context.ledger.rentals(run.run_id) if r.ended_at is not None and r.training_at is None}
+        hours = float(run.planned.get("seconds", {}).get("mid", 3600.0)) / 3600
+        return failover.choose(same or fitting, hours, failed)
 
     def _create(self, seen: Seen, rental: RentalRecord) -> None:
         """Rent, unless the tag shows that an earlier attempt already did."""
@@ -507,6 +518,11 @@ class Controller:
 
 
 _REFUSALS: dict[type[LuminaError], Reason] = {NoCapacity: "no_capacity", InsufficientBalance: "no_balance"}
+
+
+def _barren(rentals: Sequence[RentalRecord]) -> int:
+    """Return how many of the last rentals in a row came to nothing."""
+    return next((n for n, r in enumerate(reversed(rentals)) if r.training_at is not None), len(rentals))
 
 
 def _words(seen: Seen, reason: Reason) -> str:

@@ -181,6 +181,9 @@ def outcome(ended: Exit) -> Reason:
         return "cap_reached"
     if ended.reason == "lease":
         return "lease_ran_out"
+    if ended.returncode == TRAINER_STOPPED_EARLY:
+        # It saved and left in good order, and nobody of ours had asked: the machine was told to end.
+        return "interrupted"
     if ended.returncode == TRAINER_REFUSED:
         return "trainer_refused"
     if ended.returncode == TRAINER_NOT_FINITE:

@@ -23,6 +23,7 @@ RUN_EVENTS: dict[str, RunEvent] = {
     "run.training_began": "training_began",
     "run.work_ended": "work_ended",
     "run.resumed": "resume",
+    "run.next_machine": "next_machine",
 }
 """Kinds of events that move a run; `run.concluded` does too, by its reason."""
 

@@ -11,7 +11,15 @@ from typing import Literal, TypeVar, get_args
 
 RunState = Literal["planned", "provisioning", "preparing", "training", "finishing", "succeeded", "failed", "stopped"]
 RunEvent = Literal[
-    "launch", "machine_ready", "training_began", "work_ended", "concluded_well", "concluded_badly", "concluded_early", "resume"
+    "launch",
+    "machine_ready",
+    "training_began",
+    "work_ended",
+    "concluded_well",
+    "concluded_badly",
+    "concluded_early",
+    "resume",
+    "next_machine",
 ]
 RentalState = Literal["intended", "creating", "booting", "ready", "terminating", "ended", "lost"]
 RentalEvent = Literal["create", "created", "ready", "terminate", "gone", "abandoned", "lost_sight", "found"]
@@ -24,16 +32,17 @@ ACTIVE: tuple[RunState, ...] = ("provisioning", "preparing", "training", "finish
 FINAL: tuple[RunState, ...] = ("succeeded", "failed", "stopped")
 RESUMABLE: tuple[RunState, ...] = ("failed", "stopped")
 
+# `next_machine`: its machine failed it, and the run goes on by itself on another.
 RUN_GRID = """
-             launch       machine_ready training_began work_ended concluded_well concluded_badly concluded_early resume
-planned      provisioning -             -              -          -              -               -               -
-provisioning -            preparing     -              finishing  -              -               -               -
-preparing    -            -             training       finishing  -              -               -               -
-training     -            -             -              finishing  -              -               -               -
-finishing    -            -             -              -          succeeded      failed          stopped         -
-succeeded    -            -             -              -          -              -               -               -
-failed       -            -             -              -          -              -               -               provisioning
-stopped      -            -             -              -          -              -               -               provisioning
+             launch       machine_ready training_began work_ended concluded_well concluded_badly concluded_early resume       next_machine
+planned      provisioning -             -              -          -              -               -               -            -
+provisioning -            preparing     -              finishing  -              -               -               -            -
+preparing    -            -             training       finishing  -              -               -               -            -
+training     -            -             -              finishing  -              -               -               -            -
+finishing    -            -             -              -          succeeded      failed          stopped         -            provisioning
+succeeded    -            -             -              -          -              -               -               -            -
+failed       -            -             -              -          -              -               -               provisioning -
+stopped      -            -             -              -          -              -               -               provisioning -
 """
 
 # A create that may have happened is repeated only after its tag was looked up, so `creating` takes `create` again. `lost_sight` gives

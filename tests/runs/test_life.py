@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lumina_cloud.runs import history, states
+from lumina_cloud.runs import failover, history, states
 from lumina_cloud.runs.decide import Exit, Facts, decide
 from lumina_cloud.runs.states import next_rental_state, next_run_state
 
@@ -142,6 +142,9 @@ class Life(RuleBasedStateMachine):
         if self.rentals and self.rentals[-1] == "terminating":
             self.world[self.tag] = "ended"
             self.move_rental("gone")
+        if self.reason in failover.MACHINES_FAULT and not self.stop and len(self.rentals) < 5:
+            self.move_run("next_machine", "run.next_machine")
+            return
         event = states.REASONS[self.reason][0]
         self.stop = False
         self.move_run(event, "run.concluded", reason=self.reason)

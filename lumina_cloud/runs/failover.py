@@ -1,0 +1,112 @@
+"""When a machine fails its run, and when the run goes on by itself on the next one. Pure.
+
+It goes on from the last checkpoint that came home, as a resume would. What failing may cost is bounded in machines, time and money, and
+what is left of the cap must pay for a first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from lumina_cloud.runs import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from lumina_cloud.ledger import ChargeRecord, EventRecord, RentalRecord, RunRecord
+    from lumina_cloud.runs.states import Reason
+    from providers.contract import Offer
+
+MACHINES_FAULT: tuple[Reason, ...] = (
+    "no_capacity",
+    "price_rose",
+    "boot_timeout",
+    "bootstrap_failed",
+    "machine_unfit",
+    "machine_lost",
+    "machine_unreachable",
+    "interrupted",
+    "host_key_changed",
+    "supervisor_lost",
+)
+"""Reasons that speak of the machine, not of the run: another machine may do."""
+
+BLAMED: tuple[Reason, ...] = ("boot_timeout", "bootstrap_failed", "machine_lost", "machine_unreachable", "host_key_changed")
+"""After these the machine is remembered as one that failed, as an unfit one is."""
+
+MOST_MACHINES = 6
+"""Machines of one launch or resume."""
+MOST_SECONDS = 4 * 3600.0
+"""Time from the first intent to the last failure of machines in a row on which nothing was trained."""
+MOST_OF_CAP = Decimal("0.25")
+"""Share of the cap that machines on which nothing was trained may cost."""
+
+LEG_BEGINS = ("run.launched", "run.resumed")
+BOOT_HOURS = 0.15
+"""What a machine that never comes up costs before it is given back, in hours of its price."""
+USUAL_RELIABILITY = 0.97
+"""Of a host whose reliability nobody states."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What came of the machines since the run was launched or taken up again."""
+
+    rentals: Sequence[RentalRecord]
+    spent: Decimal
+    """Of the run, in all."""
+    lost: Decimal
+    """On machines of this leg on which nothing was trained."""
+    tried: bool
+    """A machine was intended since the last of them failed: without one, there was nothing to be had at all."""
+
+
+def leg_of(events: Sequence[EventRecord], rentals: Sequence[RentalRecord], charges: Sequence[ChargeRecord]) -> Leg:
+    """Return the current leg of a run, from all that is known of it."""
+    began = max((e.event_id for e in events if e.kind in LEG_BEGINS), default=0)
+    failed = max((e.event_id for e in events if e.kind in (*LEG_BEGINS, "run.next_machine")), default=0)
+    intended = {e.rental_id: e.event_id for e in events if e.kind == "rental.intended"}
+    mine = [r for r in rentals if intended.get(r.rental_id, 0) > began]
+    barren = {r.rental_id for r in mine if r.training_at is None}
+    counted = [c for c in charges if c.counted]
+    return Leg(
+        rentals=mine,
+        spent=sum((c.usd for c in counted), Decimal(0)),
+        lost=sum((c.usd for c in counted if c.rental_id in barren), Decimal(0)),
+        tried=any(at > failed for at in intended.values()),
+    )
+
+
+def why_not(run: RunRecord, reason: Reason, leg: Leg) -> str:
+    """Return why a run does not go on on another machine, empty where it does."""
+    if reason not in MACHINES_FAULT or run.provider == "local":
+        return "another machine would not help"
+    if run.stop_requested_at is not None:
+        return "it was to stop"
+    if not leg.tried:
+        return "nothing of that kind is offered"
+    if len(leg.rentals) >= MOST_MACHINES:
+        return f"{len(leg.rentals)} machines were tried"
+    if leg.lost > run.usd_cap * MOST_OF_CAP:
+        return "machines on which nothing was trained have cost a quarter of the cap"
+    barren = [r for r in leg.rentals if r.training_at is None and r.ended_at is not None]
+    if barren and (max(r.ended_at for r in barren if r.ended_at) - barren[0].intended_at).total_seconds() > MOST_SECONDS:
+        return f"it was tried for {MOST_SECONDS / 3600:.0f} hours"
+    if holds.room(run.usd_cap, run.seconds_cap, leg.spent, run.usd_per_hour, run.provider) is None:
+        return "what is left of its cap pays for no first step"
+    return ""
+
+
+def expected_usd(offer: Offer, hours: float) -> Decimal:
+    """Return what `hours` of work cost on an offer, with what is lost on hosts like it that fail before or within them."""
+    share = USUAL_RELIABILITY if offer.reliability is None else min(1.0, max(0.5, offer.reliability))
+    lost_hours = BOOT_HOURS * (1 - share) / share
+    return offer.usd_per_hour * Decimal(repr(hours / share + lost_hours))
+
+
+def choose(offers: Sequence[Offer], hours: float, failed: Collection[str]) -> Offer | None:
+    """Return the offer of least expected cost; one that failed this run before only where there is no other."""
+    others = [o for o in offers if o.offer_id not in failed]
+    return min(others or offers, key=lambda o: (expected_usd(o, hours), o.offer_id), default=None)
