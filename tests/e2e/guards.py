@@ -39,12 +39,12 @@ def main() -> None:
     raise SystemExit(0 if found["left_running"] == 0 and found["ledger_minus_invoice_usd"] == "0" else 1)
 
 
-def abandoned(sandbox: Sandbox, count: int) -> dict[str, object]:
+def abandoned(sandbox: Sandbox, count: int, lease: float = LEASE) -> dict[str, object]:
     """Rent, kill every controller, wait for the guards, and return what the emulator says."""
     controller = sandbox.controller()
     for number in range(count):
         provider = ("vastai", "runpod")[number % 2]
-        done = sandbox(*sandbox.words(provider, "--lease", f"{LEASE:.0f}s", tokens="40960000", follow=("--detach",)))
+        done = sandbox(*sandbox.words(provider, "--lease", f"{lease:.0f}s", tokens="40960000", follow=("--detach",)))
         assert done.returncode == 0, done.stderr
     give_up = time.monotonic() + 60 + 15 * count
     while time.monotonic() < give_up and sandbox.training() < count:
@@ -53,7 +53,7 @@ def abandoned(sandbox: Sandbox, count: int) -> dict[str, object]:
     killed, at = _kill_controllers(sandbox), time.monotonic()
     controller.wait()
     lives, left = [], len(sandbox.live())
-    while left and time.monotonic() - at < LEASE + GRACE + SLACK + 2 * count:
+    while left and time.monotonic() - at < lease + GRACE + SLACK + 2 * count:
         now_left = len(sandbox.live())
         lives += [time.monotonic() - at] * (left - now_left)
         left = now_left
