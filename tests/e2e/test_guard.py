@@ -82,9 +82,9 @@ def test_a_machine_that_reaches_nobody_is_ended_as_soon_as_it_does(sandbox):
     """Its lease ends in the middle of the outage, and its provider answers with errors at first when it is over."""
     sandbox.up()
     abandon(sandbox, "vastai")
-    sandbox.fault("error_500", "--call", "terminate", "--times", "4")
-    sandbox.fault("network_partition", "--now", "--seconds", "40")
-    assert sandbox.wait_all_ended(40 + GRACE + SLACK)
+    sandbox.fault("error_500", "--call", "terminate", "--times", "2")
+    sandbox.fault("network_partition", "--now", "--seconds", "30")
+    assert sandbox.wait_all_ended(30 + GRACE + 2 * SLACK)
     settled(sandbox)
 
 
