@@ -21,7 +21,7 @@ import stamina.instrumentation
 
 from lumina_cloud import __version__
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import (
     AuthError,
     BadReply,
@@ -211,6 +211,7 @@ class Http:
         request = self._client.build_request(call.method, url, params=dict(call.params) or None, content=content, headers=headers)
         request.extensions[SECONDS] = seconds
         response = self._client.send(request, stream=True)
+        sent()
         try:
             body = self._body(response, call, deadline)
         finally:
