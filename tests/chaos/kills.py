@@ -25,7 +25,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from tests.chaos import crash_points, stage
-from tests.chaos.crash_points import WHENS, Point
+from tests.chaos.crash_points import WHENS
 
 PROVIDERS = ("vastai", "runpod", "lambda")
 UNGUARDED = "lambda"
@@ -35,15 +35,15 @@ LEASE, ALONE_LEASE, GRACE, SLACK = 30.0, 10.0, 60.0, 45.0
 FOLLOW_SECONDS = 420
 MOST_EDGES = 90
 """Of a recovery, among which a second kill strikes."""
-STATUSES = 12
-"""Commands that a run left alone may take until it is settled: each brings it as far as it goes without waiting."""
+SETTLED_SECONDS, PAUSE_SECONDS = 400.0, 15.0
+"""How long a run left alone may take until commands that are typed now and then have settled it, and how long lies between them."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """One launch that is killed, and how things go on."""
 
-    point: Point
+    point: crash_points.Point
     seed: int
     alone: bool = False
     """Nobody comes back: no controller, no command, until its machine is gone."""
@@ -78,7 +78,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="lumina-kills-") as folder:
         stage.preload()
         python = stage.light_python(Path(folder))
-        points, templates = _counted(Path(folder), python, options.providers)
+        points, templates = _counted(Path(folder), python, options)
         sites = sorted({p.site for p in points})
         trials = _trials(points, options, chance)
         context = multiprocessing.get_context("fork")
@@ -86,7 +86,7 @@ def main():
         for number in range(options.workers):
             ready.put(number)
         found = []
-        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, ready)) as pool:
+        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, ready, options.keep)) as pool:
             for one in pool.imap_unordered(_tried, trials):
                 found.append(one)
                 _tell(one, len(found), len(trials), options)
@@ -103,37 +103,40 @@ def _options():
     parser.add_argument("--pairs", type=int, default=0, help="second kills, during recovery")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--providers", type=lambda t: tuple(t.split(",")), default=PROVIDERS)
+    parser.add_argument("--keep", type=Path, help="a folder for the homes of what was found")
+    parser.add_argument("--states", type=lambda t: tuple(t.split(",")), default=("new", "used"), help="homes: new, or new,used")
     parser.add_argument("--workers", type=int, default=4, help="sandboxes side by side")
     parser.add_argument("--only", help="trials whose name contains this")
-    parser.add_argument("--keep", type=Path, help="where the homes of findings are kept")
     return parser.parse_args()
 
 
-def _counted(folder, python, providers):
+def _counted(folder, python, options):
     """Launch cleanly, twice in one home at each provider; return the points of both, and the used homes."""
     points, templates = [], {}
     theatre = stage.Stage(folder / "counting", python)
     theatre.up()
     try:
-        for provider in providers:
-            home = theatre.home_of(f"home-{provider}")
-            for setting in (f"{provider} new", f"{provider} used"):
-                log = folder / f"{setting.replace(' ', '-')}.edges"
-                done = home(*home.words(provider, "--max-cost", CAP, "--lease", f"{LEASE:.0f}s"), LUMINA_EDGE_LOG=str(log))
+        homes = {provider: theatre.home_of(f"home-{provider}") for provider in options.providers}
+        for state in options.states:
+            logs = {provider: folder / f"{provider}-{state}.edges" for provider in homes}
+            started = {p: h.start(*_words(h, p, LEASE), LUMINA_EDGE_LOG=str(logs[p])) for p, h in homes.items()}
+            for provider, one in started.items():
+                done = homes[provider].wait(one)
                 if done.code != 0:
                     raise SystemExit(f"a clean launch at {provider} ended with {done.code}:\n{done.err}")
-                log_of_status = log.with_suffix(".status")
-                home("status", "--json", LUMINA_EDGE_LOG=str(log_of_status))
-                points += crash_points.read(log, setting)
-                if setting.endswith("new"):
-                    templates[provider] = shutil.copytree(
-                        home.folder, folder / f"template-{provider}", symlinks=True, ignore=shutil.ignore_patterns("emulator")
-                    )
+                points += crash_points.read(logs[provider], f"{provider} {state}")
+                if state == "new":
+                    left_out = shutil.ignore_patterns("emulator")
+                    templates[provider] = shutil.copytree(homes[provider].folder, folder / f"used-{provider}", True, left_out)
     finally:
         theatre.down()
     # What a used home passes as well is tried there: it has more to find.
     used = {(p.site, p.place, p.nth, p.when) for p in points if p.setting.endswith("used")}
     return [p for p in points if p.setting.endswith("used") or (p.site, p.place, p.nth, p.when) not in used], templates
+
+
+def _words(home, provider, lease):
+    return home.words(provider, "--max-cost", CAP, "--lease", f"{lease:.0f}s")
 
 
 def _trials(points, options, chance):
@@ -152,11 +155,11 @@ def _trials(points, options, chance):
 # --- in a worker ---------------------------------------------------------------------------------------------------------
 
 
-def _set_up(folder, python, templates, ready):
+def _set_up(folder, python, templates, ready, keep):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     theatre = stage.Stage(folder / f"worker-{ready.get()}", python)
     theatre.up()
-    _worker.update(stage=theatre, templates=templates, n=0)
+    _worker.update(stage=theatre, templates=templates, keep=keep, n=0)
 
 
 def _take_down(_nth):
@@ -175,8 +178,9 @@ def _tried(trial):
         found = attempt(home, provider, trial)
     except Exception:  # noqa: BLE001  # a campaign that finds something still prints its line
         found = Found(trial, findings=[f"the campaign itself failed: {traceback.format_exc()}"])
-    if not found.findings:
-        shutil.rmtree(home.folder, ignore_errors=True)
+    if found.findings and _worker["keep"] is not None:
+        shutil.copytree(home.folder, _worker["keep"] / f"{trial.seed}", symlinks=True, ignore=shutil.ignore_patterns("emulator"))
+    shutil.rmtree(home.folder, ignore_errors=True)
     found.seconds = time.monotonic() - began
     return found
 
@@ -185,8 +189,7 @@ def attempt(home, provider, trial):
     """Launch, kill, come back or not, and ask the judge."""
     found = Found(trial)
     lease = ALONE_LEASE if trial.alone else LEASE
-    words = home.words(provider, "--max-cost", CAP, "--lease", f"{lease:.0f}s")
-    killed = home(*words, LUMINA_CRASH_AT=trial.point.crash_at, timeout=FOLLOW_SECONDS)
+    killed = home(*_words(home, provider, lease), LUMINA_CRASH_AT=trial.point.crash_at, timeout=FOLLOW_SECONDS)
     found.kills += killed.code == -signal.SIGKILL
     if killed.code not in (-signal.SIGKILL, 0):
         found.findings.append(f"the launch ended with {killed.code}: {killed.err[-600:]}")
@@ -209,14 +212,16 @@ def attempt(home, provider, trial):
 
 def _come_back(home, found, *, alone):
     """Type `lumina status` once, and let a controller drive what goes on; where nobody is there, type it until all is settled."""
-    for _nth in range(STATUSES):
+    give_up = time.monotonic() + SETTLED_SECONDS
+    while True:
         done = home("status", "--json", timeout=FOLLOW_SECONDS)
         if done.code != 0:
             found.findings.append(f"status ended with {done.code}: {done.err[-600:]}")
-        if not home.active() or not alone:
+        if not home.active() or not alone or time.monotonic() > give_up:
             break
         home.wait_none_lives(ALONE_LEASE + GRACE + SLACK)
-    if home.active():
+        time.sleep(PAUSE_SECONDS)
+    if home.active() and not alone:
         done = home("logs", "-f", "last", timeout=FOLLOW_SECONDS)
         # 5 and 6: it failed, or was stopped, and says so.
         if done.code is None or done.code < 0 or "Traceback" in done.err:

@@ -32,7 +32,6 @@ def preload():
     """Import what `lumina` needs, once, for all that are forked from here."""
     import paramiko
     import sqlalchemy
-    import trainer.config
 
     import lumina_cloud.api.launching
     import lumina_cloud.api.lumina
@@ -46,6 +45,7 @@ def preload():
     import providers.lambda_cloud
     import providers.runpod
     import providers.vastai
+    import trainer.config
 
     return (paramiko, sqlalchemy, trainer, lumina_cloud, providers)
 
@@ -102,9 +102,9 @@ class Stage:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
             return json.load(reply)
 
-    def fault(self, name, **more):
-        """Arm a fault."""
-        self.ask("/faults", {"faults": [{"name": name, **more}], "now": False})
+    def fault(self, name, *, now=False, **more):
+        """Arm a fault; with `now` it strikes what runs already."""
+        self.ask("/faults", {"faults": [{"name": name, **more}], "now": now})
 
     def live(self, of=None):
         """Return the instances that still cost money, of all or of some tags."""
@@ -175,7 +175,7 @@ class Home:
         """Return the runs that go on, by the ledger alone."""
         from lumina_cloud.runs.states import ACTIVE
 
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             return [] if ledger is None else [r.run_id for r in ledger.runs(ACTIVE)]
 
     def wait_none_lives(self, seconds):
@@ -192,7 +192,7 @@ class Home:
         mine = self.mine()
         ids = {i["id"] for i in mine}
         history = [line for line in self.stage.ask("/history")["history"] if line["id"] in ids]
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             kept = {name: [] for name in ("runs", "rentals", "charges", "events", "artifacts")} if ledger is None else of_ledger(ledger)
         kept = {name: [one for one in rows if one.run_id not in self.known] for name, rows in kept.items()}
         left = () if abandoned is None else tuple(Abandoned(r.run_id, *abandoned) for r in kept["runs"])
@@ -210,10 +210,11 @@ class Home:
         )
 
     def _run_ids(self):
-        with self._ledger() as ledger:
+        with self.ledger() as ledger:
             return [] if ledger is None else ledger.run_names()
 
-    def _ledger(self):
+    def ledger(self):
+        """Open the ledger, to read; nothing where there is none yet."""
         from contextlib import closing, nullcontext
 
         from lumina_cloud.core.clock import SystemClock
@@ -251,7 +252,7 @@ def _become(args, env, streams):
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a forked process never goes on in the code of its parent
         import traceback
 
         traceback.print_exc()
