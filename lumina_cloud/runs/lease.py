@@ -94,7 +94,9 @@ def acquire(ledger: Ledger, clock: Clock, run_id: str, place: str, *, lock_is_fr
             return None
         fence = 1 if known is None else known.fence + 1
         holder = secrets.token_hex(6)
-        tx.put_lease(LeaseRecord(run_id, fence, holder, place, now + timedelta(seconds=SECONDS)))
+        # A lease that ran out is taken while its sleeping holder still has the file: who holds no lock is not dead when it is free.
+        held_at = place if lock_is_free else ""
+        tx.put_lease(LeaseRecord(run_id, fence, holder, held_at, now + timedelta(seconds=SECONDS)))
         if known is not None and known.holder:
             tx.add_event("run.taken_over", run_id=run_id, fence=fence, after=known.holder)
     return Lease(ledger, clock, run_id, fence)

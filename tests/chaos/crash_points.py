@@ -35,15 +35,14 @@ class Point:
         return f"{self.setting} {self.crash_at}"
 
 
-def read(log, setting):
-    """Return the points of a log of edges: of each call site its first passage, and its second where it was passed again."""
-    points, most = {}, Counter()
+def read(log, setting, passages=2):
+    """Return the points of a log of edges: of each call site its first passages, before, during and after."""
+    points = {}
     for line in log.read_text().splitlines():
         name, lines = line.split("\t")
         where, nth, when = name.split(":")
         site, place = where.split("@")
-        most[where] = max(most[where], int(nth))
-        if int(nth) <= 2:
+        if int(nth) <= passages:
             points[where, int(nth), when] = Point(setting, site, place, int(nth), when, lines)
     return sorted(points.values())
 

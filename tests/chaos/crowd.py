@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -37,13 +38,14 @@ def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lumina-crowd-") as folder:
         stage.preload()
-        theatre = stage.Stage(Path(folder) / "crowd", stage.light_python(Path(folder)))
+        python = stage.light_python(Path(folder))
+        theatre = stage.Stage(Path(folder) / "crowd", python)
         theatre.up()
         try:
             line = {"campaign": "crowd", "seed": options.seed, **launches_under_one_cap(theatre, options.launches)}
-            line |= two_controllers(theatre, options.controllers, random.Random(options.seed))
         finally:
             theatre.down()
+        line |= two_controllers(Path(folder), python, options.controllers, random.Random(options.seed))
     line["seconds"] = round(time.monotonic() - began)
     sys.stdout.write(json.dumps(line) + "\n")
     raise SystemExit(0 if is_clean(line) else 1)
@@ -59,8 +61,8 @@ def _options():
 
 def is_clean(line):
     """Whether the cap held, exactly one controller acted, and the judge found nothing."""
-    wrong = ("over_cap_usd", "acts_after_waking", "twice_rented", "findings")
-    return not any(line.get(name) for name in wrong) and line.get("rented_runs") in (None, line.get("fitting"))
+    wrong = ("acts_after_waking", "twice_rented", "stuck_rounds", "findings", "findings_controllers")
+    return not any(line[name] for name in wrong) and Decimal(line["over_cap_usd"]) == 0
 
 
 def launches_under_one_cap(theatre, count):
@@ -68,37 +70,45 @@ def launches_under_one_cap(theatre, count):
     home = theatre.home_of("one-cap")
     cap = EACH * FITTING + EACH / 2
     assert home("budget", str(cap), "--json").code == 0
-    words = home.words("vastai", "--max-cost", str(EACH), tokens=20480)
-    started = [home.start(*words) for _nth in range(count)]
+    words = [home.words(provider, "--max-cost", str(EACH), tokens=20480) for provider in ("runpod", "vastai", "lambda")]
+    started = [home.start(*words[n % 3]) for n in range(count)]
     ended = [home.wait(one, SECONDS) for one in started]
     home("status", "--json", timeout=SECONDS)
     home.wait_none_lives(60)
     verdict = home.verdict(caps=EACH)
-    runs = {i["tag"].rsplit("-", 2)[0] for i in home.mine()}
+    # 5: a run that failed, and says why; where five want one kind of machine at once, there may be none left.
+    known = (0, REFUSED, 5)
+    rented = {i["tag"].rsplit("-", 2)[0] for i in home.mine()}
     spent = sum((Decimal(i["usd_billed"]) for i in home.mine()), Decimal(0))
     return {
         "launches": count,
         "exit_codes": {str(code): n for code, n in sorted(Counter(e.code for e in ended).items(), key=str)},
         "refused": sum(e.code == REFUSED for e in ended),
         "fitting": FITTING,
-        "rented_runs": len(runs),
+        "rented_runs": len(rented),
         # What they were allowed together, beyond the cap: each may spend up to its own.
-        "over_cap_usd": str(max(Decimal(0), EACH * len(runs) - cap, spent - cap)),
-        "findings": [f"{f.invariant} {f.about}: {f.text}" for f in verdict.findings]
-        + [e.err[-400:] for e in ended if e.code not in (0, REFUSED)],
+        "over_cap_usd": str(max(Decimal(0), EACH * len(rented) - cap, spent - cap)),
+        "findings": [f"{f.invariant} {f.about}: {f.text}" for f in verdict.findings] + [e.err[-400:] for e in ended if e.code not in known],
         **{name: verdict.as_data()[name] for name in ("leaked", "duplicates", "stuck", "ledger_minus_invoice_usd")},
     }
 
 
-def two_controllers(theatre, count, chance):
-    """Let two controllers have one run, `count` times side by side; return who acted."""
-    rounds = [_Round(theatre, n, chance.uniform(0.5, 14.0)) for n in range(count)]
-    give_up = time.monotonic() + SECONDS
-    while any(not one.over for one in rounds) and time.monotonic() < give_up:
-        for one in rounds:
-            one.go_on()
-        time.sleep(0.1)
-    outcomes = [one.outcome() for one in rounds]
+def two_controllers(folder, python, count, chance):
+    """Let two controllers have one run, `count` times side by side, each with clouds of its own; return who acted."""
+    theatres = [stage.Stage(folder / f"two-{n}", python) for n in range(count)]
+    try:
+        for theatre in theatres:
+            theatre.up()
+        rounds = [_Round(theatre, n, chance.uniform(0.5, 14.0)) for n, theatre in enumerate(theatres)]
+        give_up = time.monotonic() + SECONDS
+        while any(not one.over for one in rounds) and time.monotonic() < give_up:
+            for one in rounds:
+                one.go_on()
+            time.sleep(0.1)
+        outcomes = [one.outcome() for one in rounds]
+    finally:
+        for theatre in theatres:
+            theatre.down()
     return {
         "controllers": 2 * count,
         "taken_over": sum(o["taken_over"] for o in outcomes),
@@ -114,7 +124,7 @@ class _Round:
     """One run and its two controllers."""
 
     def __init__(self, theatre, number, stop_after):
-        self.home = theatre.home_of(f"two-{number}")
+        self.home = theatre.home_of("home")
         self.logs = [self.home.folder / f"edges-{name}" for name in ("sleeper", "other")]
         provider = ("vastai", "runpod")[number % 2]
         words = self.home.words(provider, "--max-cost", "2", tokens=1024 * WORKING_STEPS)
@@ -130,6 +140,10 @@ class _Round:
         now = time.monotonic()
         if self.state == "awake" and now >= self.stop_at and self.home.active():
             os.kill(self.sleeper[0], signal.SIGSTOP)
+            if not _can_write(self.home.folder / "sandbox" / "ledger.db"):
+                # Stopped within a write transaction it holds the whole ledger: nobody can take anything over then.
+                os.kill(self.sleeper[0], signal.SIGCONT)
+                return
             self.other = self.home.start("logs", "-f", "last", LUMINA_EDGE_LOG=str(self.logs[1]))
             self.state, self.slept_at = "asleep", now
         elif self.state == "asleep" and self._taken_over():
@@ -162,6 +176,19 @@ class _Round:
     def _taken_over(self):
         with self.home.ledger() as ledger:
             return ledger is not None and any(e.kind == "run.taken_over" for r in ledger.run_names() for e in ledger.events(r))
+
+
+def _can_write(ledger):
+    """Whether nobody holds the ledger; SQLite itself says so at once."""
+    probe = sqlite3.connect(ledger, timeout=0.0, isolation_level=None)
+    try:
+        probe.execute("BEGIN IMMEDIATE")
+        probe.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _touches(log):

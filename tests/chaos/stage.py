@@ -24,7 +24,7 @@ from tests.e2e.rented import GPUS, STAND_IN
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--set", "seq_len=128", "--set", "d_model=64", "--set", "n_heads=1", "--set", "d_ff=64", "--set", "d_expert=32")
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-CONFIG = "[renting]\nboot_minutes = 0.75\n"
+CONFIG = "[renting]\nboot_minutes = 1.5\n"
 TORCH = '__version__ = "2.13.0+cpu"\n\n\nclass version:\n    cuda = None\n\n\nclass cuda:\n    device_count = staticmethod(int)\n'
 
 

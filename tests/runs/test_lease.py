@@ -161,6 +161,17 @@ def _can_write(ledger):
     return True
 
 
+def test_the_lock_that_a_sleeper_lets_go_of_says_nothing_of_who_took_its_run(home):
+    ledger, here = Ledger.open(home, SystemClock()), "boot /home"
+    assert lease.acquire(ledger, SystemClock(), "r", here, lock_is_free=True).fence == 1
+    # The sleeper's lease ran out, and its lock file is still held: another takes the run without the lock.
+    assert lease.acquire(ledger, Later(lease.SECONDS + 1), "r", here, lock_is_free=False).fence == 2
+    # It wakes, lets go of the lock, and finds it free.
+    assert lease.acquire(ledger, Later(lease.SECONDS + 2), "r", here, lock_is_free=True) is None
+    assert lease.acquire(ledger, Later(2 * lease.SECONDS + 2), "r", here, lock_is_free=True).fence == 3
+    ledger.close()
+
+
 def test_a_killed_controllers_run_is_taken_at_once_in_the_same_place(home):
     child = acting(home, "write")
     child.kill()
