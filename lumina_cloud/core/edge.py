@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _passed: Counter[str] = Counter()
 _allowed: ContextVar[Callable[[], None] | None] = ContextVar("allowed", default=None)
+_watch: ContextVar[Callable[[str, str], None] | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
@@ -29,9 +30,14 @@ def edge(site: str) -> Iterator[None]:
         allowed()
     _passed[site] += 1
     nth = _passed[site]
+    watch = _watch.get()
+    if watch is not None:
+        watch(site, "before")
     _crash_if_asked(site, nth, "before")
     yield
     _crash_if_asked(site, nth, "after")
+    if watch is not None:
+        watch(site, "after")
 
 
 @contextmanager
@@ -42,6 +48,16 @@ def allowed_by(check: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+@contextmanager
+def watched_by(watch: Callable[[str, str], None]) -> Iterator[None]:
+    """Call `watch` with each site, `before` and `after` it. A simulation notes them, and ends a controller by raising there."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def passed() -> Counter[str]:

@@ -497,7 +497,7 @@ class Controller:
     @contextmanager
     def _holding(self, run_id: str) -> Iterator[Lease | None]:
         context = self.context
-        with holding(context.ledger, context.clock, context.home, run_id, renewed=context.threads) as lease:
+        with holding(context.ledger, context.clock, context.home, run_id, renewal=context.renewal) as lease:
             try:
                 yield lease
             finally:

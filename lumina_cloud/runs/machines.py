@@ -164,6 +164,12 @@ class Machines:
         keys = address.host_keys or self._told_key(provider, instance, rental)
         return Connection(Target(address.host, address.port, address.user, rental.tag, keys), self.identity(), self.pins)
 
+    def keep_lease(self, provider: Provider, instance: Instance, rental: RentalRecord, lease_seconds: float) -> LeaseKeeper:
+        """Renew a machine's own lease from now on. Raises Unreachable."""
+        from lumina_cloud.remote.ssh_box import SshBox
+
+        return LeaseKeeper(SshBox(self.connection(provider, instance, rental)), startup.LEASE_FILE, lease_seconds)
+
     def _told_key(self, provider: Provider, instance: Instance, rental: RentalRecord) -> tuple[str, ...]:
         """Return the host keys that the machine told over its provider's own channel, empty where there is none.
 
