@@ -78,6 +78,8 @@ class Evidence:
     """Ids of instances that are not ours, by whatever label."""
     starts: Sequence[Start] = ()
     abandoned: Sequence[Abandoned] = ()
+    clock_ahead_seconds: float = 0.0
+    """By how much the clock of the ledger's computer is wrong."""
     check_disk: bool = True
     """Whether the runs' folders can be read."""
 
@@ -319,11 +321,11 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
 def _intent_first(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:
     """I5: each instance has a rental whose intent was on record before it was made; and none is out of hand for long."""
     rentals = {r.tag: r for r in evidence.rentals}
-    intended = {e.rental_id: e.at.timestamp() for e in reversed(evidence.events) if e.kind == "rental.intended"}
+    intended = {e.rental_id: _truly(e, evidence) for e in reversed(evidence.events) if e.kind == "rental.intended"}
     taken: dict[tuple[str, str], float] = {}
     for event in evidence.events:
         if event.kind in ("rental.created", "rental.found", "rental.twin") and event.data.get("instance"):
-            taken.setdefault((event.rental_id, str(event.data["instance"])), event.at.timestamp())
+            taken.setdefault((event.rental_id, str(event.data["instance"])), _truly(event, evidence))
     for one in ours:
         rental = rentals.get(one.tag)
         if rental is None:
@@ -382,7 +384,7 @@ def _checkpoints_are_used(evidence: Evidence, verdict: Verdict) -> None:
     home: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for event in evidence.events:
         if event.kind == "run.checkpoint_home":
-            home[event.run_id].append((event.at.timestamp(), int(event.data["name"].removeprefix("step-"))))
+            home[event.run_id].append((_truly(event, evidence), int(event.data["name"].removeprefix("step-"))))
     for start in evidence.starts:
         known = max((step for at, step in home[start.run_id] if at <= start.at), default=0)
         if start.step < known:
@@ -402,6 +404,11 @@ def _checkpoints_are_used(evidence: Evidence, verdict: Verdict) -> None:
 def _run_of(one: Life, rentals: Mapping[str, Any]) -> str:
     rental = rentals.get(one.tag)
     return "" if rental is None else str(rental.run_id)
+
+
+def _truly(event: Any, evidence: Evidence) -> float:
+    """Return when an event of the ledger was by the emulator's clock."""
+    return float(event.at.timestamp() - evidence.clock_ahead_seconds)
 
 
 def _at(line: Mapping[str, Any]) -> float:
