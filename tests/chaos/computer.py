@@ -28,12 +28,14 @@ from lumina_cloud.runs.states import ACTIVE
 from providers import registry
 from tests.chaos.machine import Net
 from tests.chaos.virtual import Clock, Hub, Killed, Party
-from tests.chaos.wires import EmulatorTransport, SimMachines, SimRenewal
+from tests.chaos.wires import PORTS, EmulatorTransport, SimMachines, SimRenewal
 
 IDENTITY = Identity("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0000000000000000000000000000000000000000000 lumina", None)
 KEYS = {"vastai": "VAST_API_KEY", "runpod": "RUNPOD_API_KEY", "lambda": "LAMBDA_API_KEY"}
 URLS = {"vastai": "VAST_URL", "runpod": "RUNPOD_API_BASE_URL", "lambda": "LAMBDA_BASE_URL"}
 LONGEST_PAUSE_SECONDS = 60.0
+BILL_SECONDS = 3900.0
+"""How long a user waits for bills: RunPod's may take an hour."""
 
 
 class WatchedLedger(Ledger):
@@ -88,7 +90,7 @@ class Computer:
     @property
     def env(self) -> dict[str, str]:
         """Return the variables that lead to the emulator."""
-        urls = {variable: f"https://{name}.test" for name, variable in URLS.items()}
+        urls = {variable: f"http://127.0.0.1:{PORTS[name]}" for name, variable in URLS.items()}
         return {"HOME": str(self.home), **dict.fromkeys(KEYS.values(), self.api_key), **urls}
 
     def settings(self) -> Settings:
@@ -284,11 +286,11 @@ class Process:
             for run in ledger.runs(ACTIVE):
                 self.follow(run.run_id)
             self.reconcile()
-            self.clock.sleep(90.0)
+            # Lists and bills lag; the last look is taken when both have had their time.
+            self.clock.sleep(130.0 if ledger.runs(ACTIVE) or ledger.open_rentals() else BILL_SECONDS)
+            self.reconcile()
             if not ledger.runs(ACTIVE) and not ledger.open_rentals():
-                self.reconcile()
-                if not ledger.open_rentals():
-                    return
+                return
 
 
 class _Reporter:

@@ -33,6 +33,8 @@ SLACK_SECONDS = 120.0
 """How long beyond its deadline a guarded machine may live (I2), and how soon what nobody heard of is in hand or gone."""
 UNGUARDABLE = ("host_death", "powered off", "unhealthy", "stopped")
 """After these nothing runs on a machine that could end it."""
+BY_THEMSELVES = ("credit used up", "unpaid", "preempted", "outbid before it began", "create failed")
+"""Why an instance may end without anybody having asked for it."""
 TICK = 0.005
 """The emulator counts whole milliseconds."""
 ZERO = Decimal(0)
@@ -374,7 +376,7 @@ def _success_is_on_disk(evidence: Evidence, verdict: Verdict) -> None:
 def _others_are_not_touched(evidence: Evidence, lives: Sequence[Life], verdict: Verdict) -> None:
     """I8: nobody's instance but ours was stopped or ended."""
     for one in lives:
-        ended = [line for line in one.lines if line["what"] in ("ended", "stopped")]
+        ended = [line for line in one.lines if line["what"] in ("ended", "stopped") and line.get("why") not in BY_THEMSELVES]
         if one.id in evidence.foreign and ended:
             verdict.find("I8", one.tag, f"{one.words} is not ours, and was {ended[0]['what']}")
 
