@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -145,6 +145,10 @@ class Http:
     def has_key(self) -> bool:
         """Whether requests carry a key."""
         return self._key is not None
+
+    def provider_now(self) -> datetime:
+        """Return this moment by the provider's clock, as its last dated answer told it; by ours before the first one."""
+        return self.clock.now() - timedelta(seconds=self.clock_skew or 0.0)
 
     def ask(self, call: Call, read: Callable[[Answer], T]) -> T:
         """Send a request that may be repeated and return what `read` makes of the reply.

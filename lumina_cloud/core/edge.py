@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _passed: Counter[str] = Counter()
 _allowed: ContextVar[Callable[[], None] | None] = ContextVar("allowed", default=None)
+_watch: ContextVar[Callable[[str, str], None] | None] = ContextVar("watch", default=None)
 _inside: ContextVar[tuple[_Passage, ...]] = ContextVar("inside", default=())
 _OURS = (Path(__file__).parents[1], Path(__file__).parents[2] / "providers")
 
@@ -45,6 +46,9 @@ def edge(site: str) -> Iterator[None]:
     if allowed is not None and not site.startswith("ledger."):
         allowed()
     passage = _passage(site)
+    watch = _watch.get()
+    if watch is not None:
+        watch(site, "before")
     _at(passage, "before")
     within = _inside.set((*_inside.get(), passage))
     try:
@@ -52,6 +56,8 @@ def edge(site: str) -> Iterator[None]:
     finally:
         _inside.reset(within)
     _at(passage, "after")
+    if watch is not None:
+        watch(site, "after")
 
 
 def sent() -> None:
@@ -69,6 +75,16 @@ def allowed_by(check: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+@contextmanager
+def watched_by(watch: Callable[[str, str], None]) -> Iterator[None]:
+    """Call `watch` with each site, `before` and `after` it. A simulation notes them, and ends a controller by raising there."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def passed() -> Counter[str]:

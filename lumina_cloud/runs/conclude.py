@@ -14,7 +14,6 @@ from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
 from lumina_cloud.runs import billing, failover, holds, ingest, metering, remembered
 from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
-from providers.contract import HasClock
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,7 +51,7 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
         created_at=instance.created_at,
         ended_at=instance.ended_at,
         known_until=None if known is None else known.until,
-        skew=_skew(context, rental),
+        skew=billing.skew(context, rental),
         adopted=_adopted(context, rental),
         now=metering.Reading.of(context.clock),
     )
@@ -71,11 +70,6 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     )
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
-
-
-def _skew(context: Context, rental: RentalRecord) -> float | None:
-    provider = context.connect(rental.provider)
-    return provider.clock_skew() if isinstance(provider, HasClock) else None
 
 
 def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
@@ -107,15 +101,17 @@ def _fetch(context: Context, run: RunRecord, box: Box) -> None:
 def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance: Instance | None) -> None:
     """Terminate until the provider itself says that the instance is gone, then charge for what it says was used."""
     if rental.state != "terminating":
-        state = next_rental_state(rental.state, "terminate")
         with context.ledger.transaction() as tx:
+            state = next_rental_state(rental.state, "terminate")
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
     end_twins(context, rental)
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     meter(context, run, rental, gone or instance, final=True)
     billing.settle(context, run, rental)
-    ended_at = (gone.ended_at if gone is not None else None) or asked_at
+    # The provider tells by its own clock when it ended; a rental's other times are by ours.
+    told = None if gone is None or gone.ended_at is None else gone.ended_at + timedelta(seconds=billing.skew(context, rental) or 0.0)
+    ended_at = told or asked_at
     with context.ledger.transaction() as tx:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
         holds.settle(tx, rental, context.clock.now())

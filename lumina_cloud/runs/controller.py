@@ -151,9 +151,9 @@ class Controller:
 
         What remains is to bring results home and to end the rental.
         """
-        state = next_run_state(run.state, "work_ended")
         rental = self._rental(run.run_id)
         with self.context.ledger.transaction() as tx:
+            state = next_run_state(run.state, "work_ended")
             tx.update_run(run.run_id, state=state, reason=reason)
             if rental is not None and rental.ended_at is None:
                 # A short run may be over before anybody saw it train.
@@ -306,8 +306,9 @@ class Controller:
         if rental.state == "intended":
             self._move_rental(rental, "create")
             rental = self._fresh(rental)
-        state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
+            # Asked for within: who lost the run meanwhile is told so first, and not that its machine is in another state.
+            state = next_rental_state(rental.state, "created")
             # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
             price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * PRICE_SLACK))
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
@@ -340,10 +341,10 @@ class Controller:
             return
         if rental.provider != "local":
             conclude.end_twins(self.context, rental)
-        run_state = next_run_state(run.state, "machine_ready")
-        rental_state = next_rental_state(rental.state, "ready")
         known = self.context.machines.known_before_contact(rental)
         with self.context.ledger.transaction() as tx:
+            run_state = next_run_state(run.state, "machine_ready")
+            rental_state = next_rental_state(rental.state, "ready")
             tx.update_rental(rental.rental_id, state=rental_state, ready_at=self.context.clock.now())
             tx.update_run(run.run_id, state=run_state)
             tx.add_event("rental.ready", run_id=run.run_id, rental_id=rental.rental_id, host_key_known_before=known)
@@ -400,18 +401,18 @@ class Controller:
                 tx.add_event("run.checkpoint_home", run_id=run.run_id, name=name)
 
     def _mark_training(self, run: RunRecord, rental: RentalRecord | None) -> None:
-        state = next_run_state(run.state, "training_began")
         now = self.context.clock.now()
         with self.context.ledger.transaction() as tx:
+            state = next_run_state(run.state, "training_began")
             tx.update_run(run.run_id, state=state, started_at=run.started_at or now)
             if rental is not None:
                 tx.update_rental(rental.rental_id, training_at=now)
             tx.add_event("run.training_began", run_id=run.run_id)
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
-        state = next_rental_state(rental.state, event)
-        ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
         with self.context.ledger.transaction() as tx:
+            state = next_rental_state(rental.state, event)
+            ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
             tx.update_rental(rental.rental_id, state=state, **ended)
             if ended:
                 holds.settle(tx, rental, ended["ended_at"])
@@ -497,7 +498,7 @@ class Controller:
     @contextmanager
     def _holding(self, run_id: str) -> Iterator[Lease | None]:
         context = self.context
-        with holding(context.ledger, context.clock, context.home, run_id, renewed=context.threads) as lease:
+        with holding(context.ledger, context.clock, context.home, run_id, renewal=context.renewal) as lease:
             try:
                 yield lease
             finally:

@@ -111,11 +111,14 @@ def _provisioning(facts: Facts) -> Decision:
 def _booting(facts: Facts) -> Decision:
     if facts.stop_requested:
         return Decision("end", "stopped_by_user")
+    if facts.machine in ("stopped", "gone"):
+        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
+    if facts.cap_near:
+        # What is left pays for its end, and for no step any more.
+        return Decision("end", "cap_reached")
     late = facts.booting_seconds > facts.boot_deadline_seconds
     if facts.machine == "running" and not facts.key_changed and not facts.unreachable_seconds:
         return Decision("mark_ready")
-    if facts.machine in ("stopped", "gone"):
-        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
     if late:
         return Decision("end", "host_key_changed" if facts.key_changed else "boot_timeout")
     # A host key that we put there ourselves takes effect a moment after the machine's own: until then nothing is sent.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,13 +13,13 @@ from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Un
 from lumina_cloud.remote.startup import LEASE_FILE
 from lumina_cloud.runs import caps, ingest, machines, shipping, terms
 from lumina_cloud.runs.decide import Facts
-from lumina_cloud.runs.machines import LeaseKeeper
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.decide import Exit, Machine
+    from lumina_cloud.runs.machines import LeaseKeeper
     from lumina_cloud.runs.terms import Terms
     from providers.contract import Instance
 
@@ -162,13 +163,9 @@ class Observer:
     def _keep_lease(self, rental: RentalRecord, instance: Instance | None, of_run: Terms, contact: _Contact) -> None:
         if contact.keeper is not None or instance is None or rental.state not in ("booting", "ready"):
             return
-        from lumina_cloud.remote.ssh_box import SshBox
-
-        try:
-            own = SshBox(self.context.machines.connection(self.context.connect(rental.provider), instance, rental))
-        except ProviderError:
-            return
-        contact.keeper = LeaseKeeper(own, LEASE_FILE, of_run.lease_seconds)
+        with suppress(ProviderError):
+            provider = self.context.connect(rental.provider)
+            contact.keeper = self.context.machines.keep_lease(provider, instance, rental, of_run.lease_seconds)
 
     def _say_lost(self, run: RunRecord, rental: RentalRecord | None, error: Unreachable) -> None:
         if rental is not None:

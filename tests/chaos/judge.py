@@ -33,6 +33,8 @@ SLACK_SECONDS = 120.0
 """How long beyond its deadline a guarded machine may live (I2), and how soon what nobody heard of is in hand or gone."""
 UNGUARDABLE = ("host_death", "powered off", "unhealthy", "stopped")
 """After these nothing runs on a machine that could end it."""
+BY_THEMSELVES = ("credit used up", "unpaid", "preempted", "outbid before it began", "create failed")
+"""Why an instance may end without anybody having asked for it."""
 TICK = 0.005
 """The emulator counts whole milliseconds."""
 ZERO = Decimal(0)
@@ -78,6 +80,8 @@ class Evidence:
     """Ids of instances that are not ours, by whatever label."""
     starts: Sequence[Start] = ()
     abandoned: Sequence[Abandoned] = ()
+    clock_ahead_seconds: float = 0.0
+    """By how much the clock of the ledger's computer is wrong."""
     check_disk: bool = True
     """Whether the runs' folders can be read."""
 
@@ -319,11 +323,11 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
 def _intent_first(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:
     """I5: each instance has a rental whose intent was on record before it was made; and none is out of hand for long."""
     rentals = {r.tag: r for r in evidence.rentals}
-    intended = {e.rental_id: e.at.timestamp() for e in reversed(evidence.events) if e.kind == "rental.intended"}
+    intended = {e.rental_id: _truly(e, evidence) for e in reversed(evidence.events) if e.kind == "rental.intended"}
     taken: dict[tuple[str, str], float] = {}
     for event in evidence.events:
         if event.kind in ("rental.created", "rental.found", "rental.twin") and event.data.get("instance"):
-            taken.setdefault((event.rental_id, str(event.data["instance"])), event.at.timestamp())
+            taken.setdefault((event.rental_id, str(event.data["instance"])), _truly(event, evidence))
     for one in ours:
         rental = rentals.get(one.tag)
         if rental is None:
@@ -372,7 +376,7 @@ def _success_is_on_disk(evidence: Evidence, verdict: Verdict) -> None:
 def _others_are_not_touched(evidence: Evidence, lives: Sequence[Life], verdict: Verdict) -> None:
     """I8: nobody's instance but ours was stopped or ended."""
     for one in lives:
-        ended = [line for line in one.lines if line["what"] in ("ended", "stopped")]
+        ended = [line for line in one.lines if line["what"] in ("ended", "stopped") and line.get("why") not in BY_THEMSELVES]
         if one.id in evidence.foreign and ended:
             verdict.find("I8", one.tag, f"{one.words} is not ours, and was {ended[0]['what']}")
 
@@ -382,7 +386,7 @@ def _checkpoints_are_used(evidence: Evidence, verdict: Verdict) -> None:
     home: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for event in evidence.events:
         if event.kind == "run.checkpoint_home":
-            home[event.run_id].append((event.at.timestamp(), int(event.data["name"].removeprefix("step-"))))
+            home[event.run_id].append((_truly(event, evidence), int(event.data["name"].removeprefix("step-"))))
     for start in evidence.starts:
         known = max((step for at, step in home[start.run_id] if at <= start.at), default=0)
         if start.step < known:
@@ -402,6 +406,11 @@ def _checkpoints_are_used(evidence: Evidence, verdict: Verdict) -> None:
 def _run_of(one: Life, rentals: Mapping[str, Any]) -> str:
     rental = rentals.get(one.tag)
     return "" if rental is None else str(rental.run_id)
+
+
+def _truly(event: Any, evidence: Evidence) -> float:
+    """Return when an event of the ledger was by the emulator's clock."""
+    return float(event.at.timestamp() - evidence.clock_ahead_seconds)
 
 
 def _at(line: Mapping[str, Any]) -> float:

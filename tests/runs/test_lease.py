@@ -124,10 +124,10 @@ def test_a_controller_stopped_past_its_lease_and_continued_is_refused(home, act)
             break
         os.kill(child.pid, signal.SIGCONT)
     before = acts_of(home, ledger)
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as too_early:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as too_early:
         assert too_early is None
     clock = Later(lease.SECONDS + 1)
-    with lease.holding(ledger, clock, home, "r", renewed=False) as mine:
+    with lease.holding(ledger, clock, home, "r", renewal=None) as mine:
         assert mine.fence == 2
         os.kill(child.pid, signal.SIGCONT)
         assert child.wait(timeout=20) == 17
@@ -178,16 +178,16 @@ def test_a_killed_controllers_run_is_taken_at_once_in_the_same_place(home):
     child.wait()
     child.stdout.close()
     ledger = Ledger.open(home, SystemClock())
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as mine:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as mine:
         assert mine.fence == 2
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as again:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as again:
         assert again.fence == 3
     ledger.close()
 
 
 def test_a_lease_that_is_renewed_is_not_taken_and_nested_runs_keep_their_own(home):
     ledger, clock = Ledger.open(home, SystemClock()), Later(0)
-    with lease.holding(ledger, clock, home, "r", renewed=False) as mine:
+    with lease.holding(ledger, clock, home, "r", renewal=None) as mine:
         clock.ahead = timedelta(seconds=lease.SECONDS - 1)
         mine.renew()
         clock.ahead = timedelta(seconds=2 * lease.SECONDS - 2)
