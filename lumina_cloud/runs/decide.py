@@ -71,6 +71,8 @@ class Facts:
     """The machine's own guard had reason to end it: its time or money was over."""
     supervised: bool = True
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
+    results_seconds: float | None = None
+    """How long ago the work ended whose results the machine still has, None where nothing is waited for."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -91,7 +93,7 @@ def decide(facts: Facts) -> Decision:
         case "preparing" | "training":
             return _working(facts)
         case "finishing":
-            return Decision("conclude")
+            return _finishing(facts)
         case _:
             return Decision("nothing")
 
@@ -166,10 +168,22 @@ def _lost(facts: Facts) -> Reason:
     return "lease_ran_out" if facts.lease_ran_out else "machine_lost"
 
 
+def _finishing(facts: Facts) -> Decision:
+    """A machine that is out of reach for a moment still has what it made; its cap does not wait for that."""
+    waits = facts.results_seconds is not None and facts.results_seconds < _patience(facts)
+    if waits and facts.machine == "running" and facts.unreachable_seconds and not facts.key_changed and not facts.cap_near:
+        return Decision("wait")
+    return Decision("conclude")
+
+
+def _patience(facts: Facts) -> float:
+    """Return how long a machine that answers to nobody is waited for: one that comes up quickly is also back quickly, if at all."""
+    return min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds))
+
+
 def _unreachable(facts: Facts) -> Decision:
     """A machine may be out of reach for a while: it trains on, and its guard knows when to end."""
-    # A machine that comes up quickly is also back quickly, if it comes back at all.
-    if facts.unreachable_seconds > min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds)):
+    if facts.unreachable_seconds > _patience(facts):
         return Decision("end", "stopped_by_user" if facts.stop_requested else "machine_unreachable")
     return Decision("wait")
 

@@ -13,6 +13,7 @@ from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Un
 from lumina_cloud.remote.startup import LEASE_FILE
 from lumina_cloud.runs import caps, ingest, machines, shipping, terms
 from lumina_cloud.runs.decide import Facts
+from lumina_cloud.runs.states import WAITED_FOR
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
@@ -197,6 +198,7 @@ class Observer:
             boot_deadline_seconds=boot,
             lease_ran_out=rental is not None and self._unheard(rental) > of_run.lease_seconds,
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
+            results_seconds=self._results_wait(run, rental),
             overdue=lived > allowed + OVERDUE_SECONDS,
         )
 
@@ -205,6 +207,12 @@ class Observer:
         times = [c.until for c in self.context.ledger.charges(rental.run_id) if c.rental_id == rental.rental_id]
         last = max([rental.ready_at or rental.intended_at, *times])
         return (self.context.clock.now() - last).total_seconds()
+
+    def _results_wait(self, run: RunRecord, rental: RentalRecord | None) -> float | None:
+        """Return how long results that the user wants have waited on their machine, by the ledger: controllers come and go."""
+        if rental is None or rental.state != "ready" or rental.work_ended_at is None or run.reason not in WAITED_FOR:
+            return None
+        return (self.context.clock.now() - rental.work_ended_at).total_seconds()
 
     def allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
         """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""

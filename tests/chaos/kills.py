@@ -30,7 +30,7 @@ from tests.chaos.crash_points import WHENS
 PROVIDERS = ("vastai", "runpod", "lambda")
 UNGUARDED = "lambda"
 CAP = "2"
-LEASE, ALONE_LEASE, GRACE, SLACK = 30.0, 10.0, 60.0, 45.0
+LEASE, ALONE_LEASE, GRACE, SLACK = 120.0, 10.0, 60.0, 45.0
 """Seconds: the lease of a run whose controller comes back, of one whose does not, what a trainer gets to save, and for a busy machine."""
 FOLLOW_SECONDS = 420
 MOST_EDGES = 90
@@ -82,15 +82,18 @@ def main():
         sites = sorted({p.site for p in points})
         trials = _trials(points, options, chance)
         context = multiprocessing.get_context("fork")
-        ready = context.SimpleQueue()
+        ready, over = context.SimpleQueue(), context.Value("b", 0)
         for number in range(options.workers):
             ready.put(number)
         found = []
-        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, ready, options.keep)) as pool:
+        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, ready, over, options.keep)) as pool:
             for one in pool.imap_unordered(_tried, trials):
                 found.append(one)
-                _tell(one, len(found), len(trials), options)
+                _tell(one, len(found), len(trials))
+                if options.minutes is not None and time.monotonic() - began > options.minutes * 60:
+                    over.value = 1
             pool.map(_take_down, range(options.workers * 4), chunksize=1)
+        found = [one for one in found if one is not None]
         line = summary(found, points, sites, options)
         line["seconds"] = round(time.monotonic() - began)
     sys.stdout.write(json.dumps(line) + "\n")
@@ -106,6 +109,7 @@ def _options():
     parser.add_argument("--providers", type=lambda t: tuple(t.split(",")), default=PROVIDERS)
     parser.add_argument("--keep", type=Path, help="a folder for the homes of what was found")
     parser.add_argument("--states", type=lambda t: tuple(t.split(",")), default=("new", "used"), help="homes: new, or new,used")
+    parser.add_argument("--minutes", type=float, help="after that long no further point is begun")
     parser.add_argument("--workers", type=int, default=4, help="sandboxes side by side")
     parser.add_argument("--only", help="trials whose name contains this")
     return parser.parse_args()
@@ -152,17 +156,24 @@ def _trials(points, options, chance):
     if options.only:
         trials = [t for t in trials if options.only in str(t)]
     chance.shuffle(trials)
-    return trials
+    # Every call site has its turn before any of them has another: a campaign that runs out of time has seen them all.
+    seen = Counter()
+
+    def turn(trial):
+        seen[trial.point.call_site] += 1
+        return seen[trial.point.call_site]
+
+    return sorted(trials, key=turn)
 
 
 # --- in a worker ---------------------------------------------------------------------------------------------------------
 
 
-def _set_up(folder, python, templates, ready, keep):
+def _set_up(folder, python, templates, ready, over, keep):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     theatre = stage.Stage(folder / f"worker-{ready.get()}", python)
     theatre.up()
-    _worker.update(stage=theatre, templates=templates, keep=keep, n=0)
+    _worker.update(stage=theatre, templates=templates, keep=keep, over=over, n=0)
 
 
 def _take_down(_nth):
@@ -172,6 +183,8 @@ def _take_down(_nth):
 
 
 def _tried(trial):
+    if _worker["over"].value:
+        return None
     began = time.monotonic()
     _worker["n"] += 1
     provider, state = trial.point.setting.split()
@@ -234,7 +247,9 @@ def _come_back(home, found, *, alone):
 # --- the line ------------------------------------------------------------------------------------------------------------
 
 
-def _tell(found, done, of, options):
+def _tell(found, done, of):
+    if found is None:
+        return
     for text in found.findings:
         sys.stderr.write(f"FOUND {found.trial}: {text}\n    {found.trial.point.lines}\n")
     if done % 10 == 0 or found.findings:
