@@ -58,7 +58,7 @@ PRICE_SLACK = Decimal("1.10")
 LEAST_RELIABILITY = 0.90
 MOST_PAUSE_SECONDS = 20.0
 """Between a machine that came to nothing and the next."""
-LISTING_LAG_SECONDS = 45.0
+LISTING_LAG_SECONDS = 100.0
 """How long a list may not show yet what a create that nobody heard of has made."""
 
 
