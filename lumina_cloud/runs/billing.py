@@ -134,31 +134,32 @@ def _by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) 
 
 
 def _meter_by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) -> bool:
-    """Meter an ended rental by its provider's log of when it began and ended; return whether that was there. Raises ProviderError.
+    """Meter an ended rental by its provider's log of when it began and ended, and any twin of it; return whether all that was there.
 
-    Its price and steps are known.
+    Price and steps are known. Raises ProviderError.
     """
-    lived = provider.lifetime(rental.instance_id or "", _since(context, rental))
-    if lived is None:
-        return False
-    began, ended = lived
     charge_id = f"{rental.rental_id}-time"
     known = next((c for c in context.ledger.charges(rental.run_id) if c.charge_id == charge_id), None)
     price = rental.usd_per_hour if known is None else known.usd_per_hour
-    charge = ChargeRecord(
-        charge_id=charge_id,
-        run_id=rental.run_id,
-        rental_id=rental.rental_id,
-        provider=rental.provider,
-        usd=money.for_time(price, billed_time(rental.provider, ended - began)),
-        usd_per_hour=price,
-        since=began,
-        until=max(began, ended),
-        basis="metered",
-    )
+    since = _since(context, rental)
+    lives = {charge_id: provider.lifetime(rental.instance_id or "", since)}
+    lives |= {f"{charge_id}-{_short(twin)}": provider.lifetime(twin, since) for twin in sorted(twins(context, rental))}
+    found = {name: lived for name, lived in lives.items() if lived is not None}
     with context.ledger.transaction() as tx:
-        tx.put_charge(charge)
-    return True
+        for name, (began, ended) in found.items():
+            charge = ChargeRecord(
+                charge_id=name,
+                run_id=rental.run_id,
+                rental_id=rental.rental_id,
+                provider=rental.provider,
+                usd=money.for_time(price, billed_time(rental.provider, ended - began)),
+                usd_per_hour=price,
+                since=began,
+                until=max(began, ended),
+                basis="metered",
+            )
+            tx.put_charge(charge)
+    return len(found) == len(lives)
 
 
 def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole: bool) -> bool:
