@@ -42,6 +42,10 @@ def billed_time(provider: str, duration: timedelta) -> timedelta:
 
 ABOUT = Decimal("0.98")
 """Share of our own reading from which on a bill is taken for whole at once: it rounds, and begins and ends by its own clock."""
+BY_THE_HOUR = ("runpod",)
+"""Whose bills say of what hour a line is, and not until when within it."""
+EDGE = timedelta(seconds=5)
+A_MOMENTS_USD = Decimal("0.01")
 ZERO = timedelta(0)
 GONE, BILLED = "rental.gone", "rental.billed"
 ENDED_LATE = "instance.ended_by_reconcile"
@@ -130,50 +134,59 @@ def _by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) 
 
 
 def _meter_by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) -> bool:
-    """Meter an ended rental by its provider's log of when it began and ended; return whether that was there. Raises ProviderError.
+    """Meter an ended rental by its provider's log of when it began and ended, and any twin of it; return whether all that was there.
 
-    Its price and steps are known.
+    Price and steps are known. Raises ProviderError.
     """
-    lived = provider.lifetime(rental.instance_id or "", _since(context, rental))
-    if lived is None:
-        return False
-    began, ended = lived
     charge_id = f"{rental.rental_id}-time"
     known = next((c for c in context.ledger.charges(rental.run_id) if c.charge_id == charge_id), None)
     price = rental.usd_per_hour if known is None else known.usd_per_hour
-    charge = ChargeRecord(
-        charge_id=charge_id,
-        run_id=rental.run_id,
-        rental_id=rental.rental_id,
-        provider=rental.provider,
-        usd=money.for_time(price, billed_time(rental.provider, ended - began)),
-        usd_per_hour=price,
-        since=began,
-        until=max(began, ended),
-        basis="metered",
-    )
+    since = _since(context, rental)
+    lives = {charge_id: provider.lifetime(rental.instance_id or "", since)}
+    lives |= {f"{charge_id}-{_short(twin)}": provider.lifetime(twin, since) for twin in sorted(twins(context, rental))}
+    found = {name: lived for name, lived in lives.items() if lived is not None}
     with context.ledger.transaction() as tx:
-        tx.put_charge(charge)
-    return True
+        for name, (began, ended) in found.items():
+            charge = ChargeRecord(
+                charge_id=name,
+                run_id=rental.run_id,
+                rental_id=rental.rental_id,
+                provider=rental.provider,
+                usd=money.for_time(price, billed_time(rental.provider, ended - began)),
+                usd_per_hour=price,
+                since=began,
+                until=max(began, ended),
+                basis="metered",
+            )
+            tx.put_charge(charge)
+    return len(found) == len(lives)
 
 
 def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole: bool) -> bool:
     """Write a bill down in the place of our own reading, which is kept and counts no more; return whether it was taken.
 
-    One that may be incomplete, and is smaller than our reading, is not.
+    One that may be incomplete, and is smaller than our reading, is not. That a whole one leaves a machine out is believed of one that was
+    there for a moment only: any other's reading stays, and `lumina costs --check` tells of it.
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
-    if not whole and (not charges or sum((c.usd for c in charges), Decimal(0)) < reading * ABOUT):
+    if not whole and not (charges and (_covers(rental, charges, metered) or sum((c.usd for c in charges), Decimal(0)) >= reading * ABOUT)):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))
-        for ours in metered if charges else ():
+        for ours in metered if charges or reading < A_MOMENTS_USD else ():
             tx.put_charge(replace(ours, counted=False))
         tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)
     return bool(charges)
+
+
+def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:
+    """Whether a bill reaches to the end of what we metered: nothing of it is still to come."""
+    if rental.provider in BY_THE_HOUR or not metered:
+        return False
+    return max(c.until for c in charges) >= max(c.until for c in metered) - EDGE
 
 
 def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:

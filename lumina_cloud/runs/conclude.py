@@ -47,7 +47,7 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    known = next((c for c in context.ledger.charges(run.run_id) if c.rental_id == rental.rental_id), None)
+    known = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
     until = metering.charged_until(
         created_at=instance.created_at,
         ended_at=instance.ended_at,

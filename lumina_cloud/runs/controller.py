@@ -58,7 +58,9 @@ PRICE_SLACK = Decimal("1.10")
 LEAST_RELIABILITY = 0.90
 MOST_PAUSE_SECONDS = 20.0
 """Between a machine that came to nothing and the next."""
-LISTING_LAG_SECONDS = 45.0
+TWINS_SECONDS = 20.0
+"""How often a new machine's tag is looked up for others that carry it, until lists cannot lag any more."""
+LISTING_LAG_SECONDS = 100.0
 """How long a list may not show yet what a create that nobody heard of has made."""
 
 
@@ -71,6 +73,7 @@ class Controller:
         self._offsets: dict[str, int] = {}
         self._checkpoint_at: dict[str, float] = {}
         self._checkpoint_name: dict[str, str] = {}
+        self._twins_at: dict[str, float] = {}
 
     # --- what commands call ---------------------------------------------------------------------------------------------
 
@@ -113,6 +116,8 @@ class Controller:
         seen = self._observer.look(run, self._rental(run_id))
         decision = decide(seen.facts)
         self._do(decision, seen)
+        if seen.rental is not None and seen.rental.provider != "local":
+            self._end_twins_in_time(seen.rental)
         if seen.box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
             with suppress(Unreachable):
                 self._read_progress(run, seen.box)
@@ -332,6 +337,16 @@ class Controller:
         else:
             self._move_rental(rental, "abandoned")
         self.end(run, "stopped_by_user")
+
+    def _end_twins_in_time(self, rental: RentalRecord) -> None:
+        """End others of a new machine's tag, some of which a list shows late: they are billed all the while."""
+        lived = (self.context.clock.now() - rental.intended_at).total_seconds()
+        looked = self._twins_at.get(rental.tag, -TWINS_SECONDS)
+        # A create may have been a repeated one: its machine is younger than its intent, and while it boots is looked for longer.
+        late = looked < 2 * LISTING_LAG_SECONDS or rental.state == "booting"
+        if rental.state in ("booting", "ready") and late and lived - looked >= TWINS_SECONDS:
+            self._twins_at[rental.tag] = lived
+            conclude.end_twins(self.context, rental)
 
     def _mark_ready(self, seen: Seen, rental: RentalRecord) -> None:
         run, instance = seen.run, seen.instance

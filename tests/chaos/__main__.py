@@ -19,12 +19,15 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sabotage", choices=sabotage.NAMES, default="")
+    parser.add_argument(
+        "--lost-creates", action="store_true", help="of each launch one create's reply is lost or lies, and nothing else fails"
+    )
     parser.add_argument("--world", default="", help="play this one world only, and print its log")
     options = parser.parse_args()
     if options.world:
         found = campaign.replay(options.world, options.sabotage, sys.stderr)
     else:
-        found = campaign.play(options.launches, options.seed, options.sabotage, sys.stderr)
+        found = campaign.play(options.launches, options.seed, options.sabotage, sys.stderr, losing=options.lost_creates)
     sys.stdout.write(json.dumps(found) + "\n")
     raise SystemExit(1 if found["violations"] else 0)
 

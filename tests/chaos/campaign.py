@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -21,15 +22,19 @@ from tests.chaos.world import Outcome, World, split, template
 MEMORY = Path("/dev/shm")
 
 
-def play(launches: int, seed: int, broken: str, out: TextIO | None = None) -> dict[str, Any]:
-    """Play `launches` launches and return their figures. What was found is told on `out` as it is found, with what replays it."""
+def play(launches: int, seed: int, broken: str, out: TextIO | None = None, *, losing: bool = False) -> dict[str, Any]:
+    """Play `launches` launches and return their figures. What was found is told on `out` as it is found, with what replays it.
+
+    With `losing` each has one create whose reply is lost or lies, and nothing else befalls it.
+    """
     began = time.monotonic()
-    names = [f"{seed}/{number}/{size}" for number, size in enumerate(split(launches, random.Random(f"split {seed}")))]
+    names = [f"{'lost-' * losing}{seed}/{number}/{size}" for number, size in enumerate(split(launches, random.Random(f"split {seed}")))]
     outcomes = []
     with _prepared() as (folder, home):
         for number, name in enumerate(names):
-            outcome = World(name, folder / str(number), home, int(name.rpartition("/")[2]), broken).play()
+            outcome = _world(name, folder / str(number), home, broken)
             outcomes.append(outcome)
+            shutil.rmtree(folder / str(number), ignore_errors=True)
             if out is not None:
                 _tell(outcome, out)
     return {**figures(outcomes), "sabotage": broken, "seconds": round(time.monotonic() - began, 1)}
@@ -38,11 +43,16 @@ def play(launches: int, seed: int, broken: str, out: TextIO | None = None) -> di
 def replay(name: str, broken: str, out: TextIO | None = None) -> dict[str, Any]:
     """Play one world again, tell its log on `out`, and return its figures."""
     with _prepared() as (folder, home):
-        outcome = World(name, folder / "0", home, int(name.rpartition("/")[2]), broken).play()
+        outcome = _world(name, folder / "0", home, broken)
     if out is not None:
         out.write("\n".join(outcome.log) + "\n")
         _tell(outcome, out)
     return {**figures([outcome]), "sabotage": broken}
+
+
+def _world(name: str, folder: Path, home: Path, broken: str) -> Outcome:
+    """Play the world of a name: `SEED/NUMBER/LAUNCHES`."""
+    return World(name, folder, home, int(name.rpartition("/")[2]), broken, losing=name.startswith("lost-")).play()
 
 
 @contextmanager
@@ -83,6 +93,7 @@ def figures(outcomes: list[Outcome]) -> dict[str, Any]:
         "over_deadline_seconds_max": round(max((v.over_deadline_seconds_max for v in verdicts), default=0.0), 3),
         "ledger_minus_invoice_usd": f"{sum((v.ledger_minus_invoice_usd for v in verdicts), Decimal(0)):f}",
         "checkpoints_lost": sum(v.checkpoints_lost for v in verdicts),
+        "lost_creates": sum(o.lost_creates for o in outcomes),
         "crashes": sum(len(o.crashes) for o in outcomes),
         "violations": sum(len(o.findings) for o in outcomes),
         "call_sites": len(passed),

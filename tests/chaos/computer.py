@@ -177,7 +177,7 @@ class Process:
 
     def _patience(self, seconds: float) -> float:
         """A busy computer wakes late."""
-        return seconds * self.rng.choice((1.0, 1.0, 2.0, 4.0)) if seconds >= 0.5 else seconds
+        return seconds * self.rng.choice((1.0, 2.0, 4.0, 8.0)) if seconds >= 0.5 else seconds
 
     # --- what it is made of -----------------------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Process:
                 self.follow(run.run_id)
             self.reconcile()
             # Lists and bills lag; the last look is taken when both have had their time.
-            self.clock.sleep(130.0 if ledger.runs(ACTIVE) or ledger.open_rentals() else BILL_SECONDS)
+            self.computer.hub.sleep(130.0 if ledger.runs(ACTIVE) or ledger.open_rentals() else BILL_SECONDS)
             self.reconcile()
             if not ledger.runs(ACTIVE) and not ledger.open_rentals():
                 return

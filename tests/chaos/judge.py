@@ -82,6 +82,8 @@ class Evidence:
     abandoned: Sequence[Abandoned] = ()
     clock_ahead_seconds: float = 0.0
     """By how much the clock of the ledger's computer is wrong."""
+    attended: bool = False
+    """Whether somebody was there all the time: then nothing may be in nobody's hand for long."""
     check_disk: bool = True
     """Whether the runs' folders can be read."""
 
@@ -337,6 +339,8 @@ def _intent_first(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) ->
         in_hand = float("inf") if rental is None else taken.get((rental.rental_id, one.id), float("inf"))
         if min(in_hand, one.ended) > one.created + SLACK_SECONDS:
             verdict.orphans += 1
+            if evidence.attended:
+                verdict.find("I5", one.tag, f"{one.words} was in nobody's hand {SLACK_SECONDS:.0f} s after its creation")
 
 
 def _runs_are_over(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:

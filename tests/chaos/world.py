@@ -40,6 +40,11 @@ SITES = {
 COMMON_SITES = ("ledger.commit", "box.run", "box.put", "box.write", "box.read", "box.listing", "ssh.connect")
 REQUEST_FAULTS = tuple(name for name, fault in BY_NAME.items() if fault.kind == "request" and name != "retired_endpoint")
 INSTANCE_FAULTS = tuple(name for name, fault in BY_NAME.items() if fault.kind == "instance")
+LOSING_FAULTS = (
+    "lost_create_before", "lost_create_after", "create_fails_leaves_stopped", "duplicated_create", "error_500", "error_500_after_effect",
+    "timeout", "timeout_before", "slow_loris", "malformed_body", "html_200",
+)  # fmt: skip
+"""What can become of a create whose reply is lost, or lies."""
 OTHER_FAULTS = ("listing_lag", "clock_skew", "price_rise", "balance_gone", "retired_endpoint")
 MOST_HOURS = 8.0
 """How long the user looks after the launches of a world."""
@@ -74,14 +79,15 @@ class Outcome:
     crashes: list[str]
     endings: Counter[str]
     virtual_seconds: float
+    lost_creates: int
     findings: list[str] = field(default_factory=list)
 
 
 class World:
     """A world, from its seed to its judge."""
 
-    def __init__(self, seed: str, home: Path, template: Path, launches: int, broken: str = "") -> None:
-        self.seed, self.broken = seed, broken
+    def __init__(self, seed: str, home: Path, template: Path, launches: int, broken: str = "", *, losing: bool = False) -> None:
+        self.seed, self.broken, self.losing = seed, broken, losing
         self.rng = random.Random(f"lumina {seed}")
         self.hub = Hub()
         self.net = Net(self.hub, seed, self._handle, guarded=broken != "no-guard")
@@ -264,6 +270,8 @@ class World:
     def _plan(self, provider: str, chance: float) -> Plan:
         """Return whether, and where, a command is killed or stopped."""
         rng, plan = self.rng, Plan()
+        if self.losing:
+            return plan
         if rng.random() < chance:
             plan.when = rng.choice(("before", "after"))
             if rng.random() < 0.5:
@@ -298,6 +306,18 @@ class World:
                 break
             self.hub.sleep(rng.choice((0.0, 5.0, 60.0, 400.0)))
         self._wait(current, 600.0)
+
+    def _short_story(self, launch: Launch) -> None:
+        """Launch with one create of which the reply is lost or lies, and stop what came of it some minutes later."""
+        lag = self.emulator.world.faults.standing("listing_lag", launch.provider)
+        # What a provider doubles by itself is found when its lists show it and nothing is being installed: not within 120 s of such lags.
+        twins_too = lag is None or lag.lasting <= 45
+        fault = self.rng.choice([name for name in LOSING_FAULTS if twins_too or name != "duplicated_create"])
+        self._strike(Armed(fault, launch.provider, call="create", times=1))
+        current = self._typed("launch", lambda p: self._typed_launch(p, launch), launch, 0.0)
+        self._wait(current, self.rng.uniform(130, 400))
+        if launch.run_id:
+            self._wait(self._typed("stop", self._work("stop", launch.run_id), launch, 0.0), 1200.0)
 
     def _typed_launch(self, process: Process, launch: Launch) -> None:
         if self.computer.ledger.run(self._run_id(launch)) is not None:
@@ -340,10 +360,15 @@ class World:
         """Let it all happen, bring it to rest, and judge."""
         self.user, self.nature = Party("user"), Party("nature")
         self.hub.spawn(self.nature, self._turn)
-        self._others()
-        self._befall()
-        stories = [self.hub.spawn(self.user, lambda launch=launch: self._story(launch), launch.offset) for launch in self.launches]
-        closing = [self.hub.spawn(self.nature, self._close_laptop)] if self.rng.random() < 0.3 else []
+        story = self._short_story if self.losing else self._story
+        if not self.losing:
+            self._others()
+            self._befall()
+        elif self.rng.random() < 0.5:
+            # For as long as the world lasts, and longer than any list is known to lag.
+            self.emulator.arm([Armed("listing_lag", seconds=self.rng.uniform(2, 90))])
+        stories = [self.hub.spawn(self.user, lambda launch=launch: story(launch), launch.offset) for launch in self.launches]
+        closing = [self.hub.spawn(self.nature, self._close_laptop)] if self.rng.random() < 0.3 and not self.losing else []
         give_up = BEGAN + MOST_HOURS * 3600
         self.hub.run(lambda: self.hub.now > give_up or (all(t.over or t.party.dead for t in stories) and all(t.over for t in closing)))
         self._rest()
@@ -381,6 +406,7 @@ class World:
             starts=self.net.starts,
             abandoned=self.abandoned,
             clock_ahead_seconds=self.computer.ahead_seconds,
+            attended=self.losing,
         )
         verdict = judge(evidence)
         runs = ledger.runs()
@@ -401,6 +427,7 @@ class World:
             crashes=self.computer.crashes,
             endings=Counter(f"{r.state} {r.reason}" for r in runs),
             virtual_seconds=self.hub.now - BEGAN,
+            lost_creates=sum(line["call"] == "create" and line["fault"] is not None for line in self.emulator.gateway.requests),
             findings=[f"{f.invariant} {f.about}: {f.text}" for f in verdict.findings] + self.computer.crashes,
         )
 
