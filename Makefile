@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check docs site pictures page-pictures clean
+.PHONY: setup demo test check docs site pictures page-pictures torture clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -37,6 +37,10 @@ docs: setup
 site: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The figures of docs/reliability.md, in full: hours. One campaign alone: .venv/bin/python scripts/reliability_page.py --only kills
+torture: setup
+	$(BIN)/python scripts/reliability_page.py
 
 # The terminal pictures in docs/pictures, from real output.
 pictures: setup

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,7 +21,7 @@ import stamina.instrumentation
 
 from lumina_cloud import __version__
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import (
     AuthError,
     BadReply,
@@ -146,6 +146,10 @@ class Http:
         """Whether requests carry a key."""
         return self._key is not None
 
+    def provider_now(self) -> datetime:
+        """Return this moment by the provider's clock, as its last dated answer told it; by ours before the first one."""
+        return self.clock.now() - timedelta(seconds=self.clock_skew or 0.0)
+
     def ask(self, call: Call, read: Callable[[Answer], T]) -> T:
         """Send a request that may be repeated and return what `read` makes of the reply.
 
@@ -211,6 +215,7 @@ class Http:
         request = self._client.build_request(call.method, url, params=dict(call.params) or None, content=content, headers=headers)
         request.extensions[SECONDS] = seconds
         response = self._client.send(request, stream=True)
+        sent()
         try:
             body = self._body(response, call, deadline)
         finally:

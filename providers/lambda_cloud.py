@@ -95,7 +95,8 @@ class LambdaCloud:
             raise InvalidRequest(f"{untrusted.line(offer.offer_id, 80)!r} is no offer of {TITLE}", "take one from: lumina offers")
         if len(tag) > _MAX_NAME:
             raise InvalidRequest(f"the tag {tag!r} has {len(tag)} characters, {TITLE} takes {_MAX_NAME}", "")
-        now = self._http.clock.now()
+        # Lambda says of no machine when it was created: the tag keeps it, by its own clock, by which the bill goes too.
+        now = self._http.provider_now()
         body: dict[str, Any] = {
             "region_name": region,
             "instance_type_name": type_name,
@@ -159,11 +160,11 @@ class LambdaCloud:
         path = f"/api/v1/instances/{quote(instance_id, safe='')}"
         call = Call("get", f"instance {untrusted.line(instance_id, 80)}", "GET", path, limits=(_REQUEST,))
         machine = self._http.ask(call, lambda answer: _understood(answer).read(wire.OneMachine)).data
-        return machine.as_instance(self._http.clock.now(), self._ssh_port)
+        return machine.as_instance(self._http.provider_now(), self._ssh_port)
 
     def _list(self) -> list[Instance]:
         call = Call("list", "the list of instances", "GET", "/api/v1/instances", limits=(_REQUEST,))
-        now = self._http.clock.now()
+        now = self._http.provider_now()
         machines = self._http.ask(call, lambda answer: _understood(answer).read(wire.Machines)).data
         return [m.as_instance(now, self._ssh_port) for m in machines]
 

@@ -117,7 +117,7 @@ class RunPod:
             tag=tag,
             state="creating",
             usd_per_hour=offer.usd_per_hour,
-            created_at=self._http.clock.now(),
+            created_at=self._http.provider_now(),
             ended_at=None,
             address=None,
             ends_at=ends_at,
@@ -161,11 +161,11 @@ class RunPod:
     def get(self, instance_id: str) -> Instance:
         """Return one pod. Raises NotFound."""
         call = Call("get", f"pod {untrusted.line(instance_id, 80)}", "GET", _pod_path(instance_id), limits=(_READ,))
-        return self._http.ask(call, lambda answer: _understood(answer).read(wire.Pod)).as_instance(self._http.clock.now())
+        return self._http.ask(call, lambda answer: _understood(answer).read(wire.Pod)).as_instance(self._http.provider_now())
 
     def _list(self) -> list[Instance]:
         call = Call("list", "the list of pods", "GET", "/v2/pods", limits=(_READ,))
-        now = self._http.clock.now()
+        now = self._http.provider_now()
         return [pod.as_instance(now) for pod in self._http.ask(call, lambda answer: _understood(answer).read(wire.Pods)).pods]
 
     # --- ending ---------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class RunPod:
     def charges(self, since: datetime) -> Sequence[Charge]:
         """Return what pods were charged, by the hour's bucket; RunPod's books lag some minutes behind."""
         start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-        end = (self._http.clock.now() + timedelta(hours=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        end = (self._http.provider_now() + timedelta(hours=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         params = {"startTime": _rfc3339(start), "endTime": _rfc3339(end), "bucketSize": "hour"}
         call = Call("charges", "the charges", "GET", "/v2/billing/pods", params=params, limits=(_READ,))
         records = self._http.ask(call, lambda answer: _understood(answer).read(wire.Billing)).records

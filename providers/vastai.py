@@ -146,7 +146,7 @@ class VastAi:
             tag=tag,
             state="creating",
             usd_per_hour=offer.usd_per_hour,
-            created_at=self._http.clock.now(),
+            created_at=self._http.provider_now(),
             ended_at=None,
             address=None,
             gpu=offer.gpu,
@@ -174,7 +174,7 @@ class VastAi:
         machine = self._http.ask(call, single)
         if machine is None:
             raise NotFound(f"{TITLE} knows no instance {untrusted.line(instance_id, 80)}")
-        return machine.as_instance(self._http.clock.now())
+        return machine.as_instance(self._http.provider_now())
 
     def _list(self, filters: dict[str, Any]) -> list[Instance]:
         found: dict[int, wire.Machine] = {}
@@ -185,7 +185,7 @@ class VastAi:
             found.update((machine.id, machine) for machine in page.instances)
             token = page.next_token
             if not token:
-                now = self._http.clock.now()
+                now = self._http.provider_now()
                 return [machine.as_instance(now) for machine in found.values()]
             if token in tokens:
                 break
@@ -251,7 +251,7 @@ class VastAi:
 
     def _charge_page(self, since: datetime, token: str | None) -> wire.ChargePage:
         day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        until = self._http.clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        until = self._http.provider_now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         filters = {"day": {"gte": int(day.timestamp()), "lte": int(until.timestamp())}, "type": {"in": ["instance"]}}
         params = {"select_filters": json.dumps(filters), "format": "table", "latest_first": "true", "limit": "100"}
         if token:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core.clock import SystemClock, iso
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import CredentialsError, LuminaError, ProviderError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def start(settings: Settings, run_id: str) -> int:
     """Start the process that finishes a run; return its id. Whatever happens to the starter, it goes on."""
     log_file = log_of(settings.home, run_id)
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    with log_file.open("ab") as log:
+    with log_file.open("ab") as log, edge("background.start"):
         child = subprocess.Popen(
             [sys.executable, "-m", "lumina_cloud.api.background", run_id],
             stdin=subprocess.DEVNULL,
@@ -38,6 +39,7 @@ def start(settings: Settings, run_id: str) -> int:
             start_new_session=True,
             close_fds=True,
         )
+        sent()
     # It outlives us on purpose: Popen is not to wait for it, nor to warn that we did not.
     child.returncode = 0
     return child.pid

@@ -17,7 +17,7 @@ from lumina_cloud.api.documents import of_money
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import CredentialsError, ProviderError, RefusedError, UsageError
-from lumina_cloud.runs.billing import TWIN, billed_charge
+from lumina_cloud.runs.billing import LAG, TWIN, billed_charge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,9 +37,6 @@ GRANULARITY = {"lambda": timedelta(minutes=1)}
 
 BILLS_WHILE_RUNNING = ("vastai",)
 """Who bills a GPU only while the instance runs, not while it boots or is stopped."""
-
-LAG = {"runpod": timedelta(hours=1), "vastai": timedelta(minutes=15)}
-"""How long after a machine's end its bill may be incomplete."""
 
 EDGES = timedelta(minutes=3)
 """How far a provider's first and last billed moment may lie from what its list of instances said."""

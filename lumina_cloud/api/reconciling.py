@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import CredentialsError, ProviderError, UsageError
-from lumina_cloud.runs import conclude
+from lumina_cloud.runs import billing, conclude
 from lumina_cloud.runs.reconcile import TO_END, VERDICTS, Books, Finding, judge
 from lumina_cloud.runs.states import next_rental_state
 from providers import registry
@@ -48,6 +48,8 @@ def reconcile(session: Session, context: Context, wanted: Wanted | None = None) 
         if name != "local" and (wanted is not None or session.ledger.has_rentals(name)):
             _look(session, name, outcome)
     _act(session, context, asked, outcome)
+    if not asked.dry_run:
+        _settle_late(session, context, outcome)
     return of_keeping.ReconcileDocument(
         dry_run=asked.dry_run,
         findings=[_row(f, outcome.done.get("" if f.instance is None else f.instance.instance_id, "")) for f in outcome.findings],
@@ -72,6 +74,16 @@ def _look(session: Session, name: str, outcome: _Outcome) -> None:
         if known is not None:
             rentals[known.rental_id] = known
     outcome.findings += judge(name, instances, list(rentals.values()), Books(ledger.run, ledger.ledger_id(), session.clock.now()))
+
+
+def _settle_late(session: Session, context: Context, outcome: _Outcome) -> None:
+    """Ask for bills that were not whole when their machines ended."""
+    for name in registry.CLOUDS:
+        if session.ledger.has_rentals(name):
+            try:
+                billing.settle_late(context, name)
+            except (CredentialsError, ProviderError) as error:
+                outcome.notes.append(f"{name} could not be asked for its bill: {error.message}")
 
 
 def _act(session: Session, context: Context, wanted: Wanted, outcome: _Outcome) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import LedgerError, UsageError
 from lumina_cloud.ledger import mark, sqlite_file
 from lumina_cloud.ledger.rows import BrokenSeal
@@ -96,8 +96,9 @@ class Database:
         """Commit, and note beside a SQLite file how far it has come."""
         with edge("ledger.commit"):
             connection.commit()
-        if self.path is not None:
-            mark.write(self.path, mark.Mark(ledger_id, commits))
+            sent()
+            if self.path is not None:
+                mark.write(self.path, mark.Mark(ledger_id, commits))
 
     def close(self) -> None:
         """Let go of the database."""

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
 
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.ledger import backups, database, derived
 
 if TYPE_CHECKING:
@@ -54,4 +54,5 @@ def _crash_points(connection: Connection) -> None:
 
     @event.listens_for(connection, "after_cursor_execute")
     def _after(*_args: Any) -> None:
+        sent()
         open_edges.pop().__exit__(None, None, None)

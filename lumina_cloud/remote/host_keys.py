@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import HostKeyChanged, LedgerError
 
 if TYPE_CHECKING:
@@ -62,13 +63,15 @@ class Pins:
         staged = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            staged.write_text("".join(f"{name} {key}\n" for key in keys), encoding="ascii")
-            try:
-                os.link(staged, path)
-            except FileExistsError:
-                return self.of(name)
-            finally:
-                staged.unlink()
+            with edge("pins.keep"):
+                staged.write_text("".join(f"{name} {key}\n" for key in keys), encoding="ascii")
+                try:
+                    os.link(staged, path)
+                    sent()
+                except FileExistsError:
+                    return self.of(name)
+                finally:
+                    staged.unlink()
         except OSError as error:
             raise LedgerError(f"the host key cannot be kept in {path.parent}: {error.strerror}", "make the folder writable") from error
         return keys

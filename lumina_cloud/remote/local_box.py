@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import BadReply, ProviderError
 from lumina_cloud.remote.box import CHUNK, Completed, Entry
 
@@ -39,6 +39,7 @@ class LocalBox:
         name = secrets.token_hex(8)
         with edge("box.run"):
             self._write(self._spool / f"{name}.request", json.dumps({"argv": list(argv), "timeout": timeout}).encode())
+            sent()
             reply = self._spool / f"{name}.reply"
             give_up = time.monotonic() + timeout + _PATIENCE_SECONDS
             while not reply.exists():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import untrusted
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import DiskError, ProviderError
 from lumina_cloud.remote import checkpoints
 from lumina_cloud.remote.box import CHUNK
@@ -151,7 +152,9 @@ def _fetch(box: Box, entry: Entry, folder: Path, name: str, expected: str | None
         if expected is not None and sha256 != expected and not _grows(name):
             partial.unlink(missing_ok=True)
             raise ProviderError(f"{name} did not arrive as the machine hashed it", "lumina resume goes on from the last whole checkpoint")
-        partial.replace(target)
+        with edge("home.keep"):
+            partial.replace(target)
+            sent()
     except OSError as error:
         if expected is None:
             with suppress(OSError):
@@ -227,11 +230,13 @@ def _take_over(incoming: Path, target: Path) -> None:
     for path in sorted(incoming.rglob("*"), reverse=True):
         if path.is_file() and path.relative_to(incoming).as_posix() not in {*listed, "manifest.json"}:
             path.unlink()
-    shutil.rmtree(target, ignore_errors=True)
-    incoming.rename(target)
-    for other in target.parent.iterdir():
-        if other != target:
-            shutil.rmtree(other, ignore_errors=True)
+    with edge("home.checkpoint"):
+        shutil.rmtree(target, ignore_errors=True)
+        incoming.rename(target)
+        sent()
+        for other in target.parent.iterdir():
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
@@ -250,7 +255,9 @@ def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
     partial = target.with_name(".log.txt.part")
     try:
         partial.write_bytes(content)
-        partial.replace(target)
+        with edge("home.keep"):
+            partial.replace(target)
+            sent()
     except OSError as error:
         raise _unwritable(target, error) from error
     return [Fetched("log.txt", len(content), hashlib.sha256(content).hexdigest())]

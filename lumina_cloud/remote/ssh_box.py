@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import BadReply, ProviderError, Unreachable
 from lumina_cloud.remote.box import CHUNK, Completed, Entry
 from lumina_cloud.remote.ssh_connection import WAIT_SECONDS
@@ -65,6 +65,7 @@ class SshBox:
                 try:
                     channel.exec_command(f"mkdir -p {self._work} && cd {self._work} && exec {shlex.join(argv)}")
                     channel.shutdown_write()
+                    sent()
                     return _collect(channel, time.monotonic() + timeout)
                 finally:
                     channel.close()
@@ -79,6 +80,7 @@ class SshBox:
             if resumed and self._hash_there(partial) != digest:
                 self._again(lambda: self._sftp().truncate(partial, 0))
                 self._again(lambda: self._send(source, partial))
+            sent()
             self._again(lambda: self._rename(partial, path))
 
     def write(self, target: str, data: bytes) -> None:
@@ -90,6 +92,7 @@ class SshBox:
             with self._sftp().open(f"{path}.part", "wb") as out:
                 # Not pipelined: paramiko drops the refusal of a write that it does not wait for, and a full disk leaves an empty file.
                 out.write(data)
+            sent()
             self._rename(f"{path}.part", path)
 
         with edge("box.write"):
@@ -115,6 +118,7 @@ class SshBox:
     def _read(self, target: str, offset: int, limit: int) -> bytes | None:
         try:
             with self._sftp().open(target, "rb") as handle:
+                sent()
                 wanted = max(0, min(limit, (handle.stat().st_size or 0) - offset))
                 if wanted <= _SMALL:
                     handle.seek(offset)
@@ -198,6 +202,7 @@ class SshBox:
                 found.append(item)
         except FileNotFoundError:
             return []
+        sent()
         return found
 
     def _path(self, path: str) -> str:

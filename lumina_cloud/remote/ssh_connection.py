@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import paramiko
 
 from lumina_cloud.core import untrusted
-from lumina_cloud.core.edge import edge
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import HostKeyChanged, Unreachable
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Connection:
                 _prefer(transport, known or self._target.host_keys)
                 transport.start_client(timeout=HANDSHAKE_SECONDS)
             self._check(transport.get_remote_server_key(), known)
+            sent()
             with self.errors():
                 transport.auth_publickey(self._target.user, self._identity.key())
                 transport.set_keepalive(KEEPALIVE_SECONDS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import CredentialsError
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def installation(home: Path) -> Identity:
     path = home / "ssh" / KEY_NAME
     try:
         if not path.exists():
-            _make(path)
+            with edge("key.make"):
+                _make(path)
     except OSError as error:
         raise CredentialsError(f"no SSH key can be kept in {path.parent}: {error.strerror}", "make the folder writable") from error
     return own(path)
@@ -97,6 +99,7 @@ def _make(path: Path) -> None:
             out.write(private)
         try:
             os.link(staged, path)
+            sent()
         except FileExistsError:
             return
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
-from providers.contract import HasCharges, HasLifetimes
+from providers.contract import HasCharges, HasClock, HasLifetimes
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 30.0
 """How long the bill of an ended rental is waited for: providers write theirs some seconds to minutes later."""
 ASK_EVERY_SECONDS = 3.0
+LAG = {"runpod": timedelta(hours=1), "vastai": timedelta(minutes=15), "lambda": timedelta(minutes=5)}
+"""How long after a machine's end its bill may be incomplete."""
+LOOK_BACK = timedelta(days=14)
+"""How long ago a rental may have ended whose bill is still asked for."""
 _MICRO = Decimal("0.000001")
 
 STEPS = {"lambda": timedelta(minutes=1)}
@@ -35,6 +39,16 @@ def billed_time(provider: str, duration: timedelta) -> timedelta:
     step = STEPS.get(provider)
     return duration if step is None else -(-max(duration, timedelta(0)) // step) * step
 
+
+ABOUT = Decimal("0.98")
+"""Share of our own reading from which on a bill is taken for whole at once: it rounds, and begins and ends by its own clock."""
+BY_THE_HOUR = ("runpod",)
+"""Whose bills say of what hour a line is, and not until when within it."""
+EDGE = timedelta(seconds=5)
+A_MOMENTS_USD = Decimal("0.01")
+ZERO = timedelta(0)
+GONE, BILLED = "rental.gone", "rental.billed"
+ENDED_LATE = "instance.ended_by_reconcile"
 
 TWIN = "rental.twin"
 """Kind of the events that name other instances which one create of ours made."""
@@ -49,7 +63,8 @@ def twins(context: Context, rental: RentalRecord) -> set[str]:
 def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
     """Replace our reading of an ended rental by its provider's bill; return whether that bill was there.
 
-    A bill that still grows is asked for again. Without one in time our reading stays, as `metered`.
+    A bill that still grows is asked for again. Without one in time our reading stays, as `metered`; so it does while the bill is
+    smaller and may be incomplete: `settle_late` asks again.
     """
     provider = context.connect(rental.provider)
     if isinstance(provider, HasLifetimes) and rental.instance_id is not None:
@@ -57,51 +72,121 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
     if not isinstance(provider, HasCharges) or rental.instance_id is None:
         return False
     ids = {rental.instance_id, *twins(context, rental)}
-    since = rental.intended_at - timedelta(minutes=10)
+    since = _since(context, rental)
     give_up = context.clock.monotonic() + WAIT_SECONDS
     last: list[Charge] | None = None
     while True:
         with suppress(ProviderError):
             charges = [c for c in provider.charges(since) if c.instance_id in ids]
             if charges and charges == last:
-                _put(context, run, rental, charges)
-                return True
+                break
             last = charges or None
         if context.clock.monotonic() >= give_up:
-            if last:
-                _put(context, run, rental, last)
-            return bool(last)
+            break
         context.clock.sleep(ASK_EVERY_SECONDS)
+    return _put(context, rental, last or [], whole=False)
+
+
+def settle_late(context: Context, name: str) -> None:
+    """Ask a provider once for the bills of rentals that ended a while ago, which may have been incomplete then, and take them for whole.
+
+    Raises ProviderError, LedgerError.
+    """
+    ledger, now = context.ledger, context.clock.now()
+    ended = {e.rental_id: e.at for kind in (GONE, ENDED_LATE) for e in ledger.events_of(kind, now - LOOK_BACK) if e.rental_id is not None}
+    whole = {e.rental_id: e.at for e in ledger.events_of(BILLED, now - LOOK_BACK) if e.data.get("whole")}
+    due = {i for i, at in ended.items() if now - at > LAG.get(name, ZERO) and whole.get(i, at) <= at}
+    rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due and r.instance_id] if due else []
+    provider = context.connect(name) if rentals else None
+    if isinstance(provider, HasLifetimes):
+        for rental in rentals:
+            if _meter_by_the_log(context, rental, provider):
+                _put(context, rental, [], whole=True)
+    if isinstance(provider, HasCharges):
+        charges = provider.charges(min(_since(context, r) for r in rentals))
+        for rental in rentals:
+            ids = {rental.instance_id, *twins(context, rental)}
+            _put(context, rental, [c for c in charges if c.instance_id in ids], whole=True)
+
+
+def skew(context: Context, rental: RentalRecord) -> float | None:
+    """Return by how many seconds this computer's clock is ahead of the provider's, None where that is not known."""
+    provider = context.connect(rental.provider)
+    return provider.clock_skew() if isinstance(provider, HasClock) else None
+
+
+def _since(context: Context, rental: RentalRecord) -> datetime:
+    """Return a moment before all that a rental was billed for, by its provider's clock."""
+    ours = rental.intended_at - timedelta(seconds=skew(context, rental) or 0.0)
+    return min([ours, *(c.since for c in context.ledger.charges_of_rental(rental.rental_id))]) - timedelta(minutes=10)
 
 
 def _by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) -> None:
-    """Meter an ended rental anew from its provider's own log of when it began and ended; its price and steps are known."""
-    known = next((c for c in context.ledger.charges(rental.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    """Meter an ended rental anew from its provider's own log, and wait for it."""
     give_up = context.clock.monotonic() + WAIT_SECONDS
-    while known is not None:
+    while True:
         with suppress(ProviderError):
-            lived = provider.lifetime(rental.instance_id or "", rental.intended_at - timedelta(minutes=10))
-            if lived is not None:
-                began, ended = lived
-                usd = money.for_time(known.usd_per_hour, billed_time(rental.provider, ended - began))
-                with context.ledger.transaction() as tx:
-                    tx.put_charge(replace(known, usd=usd, since=began, until=max(began, ended)))
+            if _meter_by_the_log(context, rental, provider):
                 return
         if context.clock.monotonic() >= give_up:
             return
         context.clock.sleep(ASK_EVERY_SECONDS)
 
 
-def _put(context: Context, run: RunRecord, rental: RentalRecord, charges: list[Charge]) -> None:
-    """Write a bill down in the place of our own reading, which is kept and counts no more."""
+def _meter_by_the_log(context: Context, rental: RentalRecord, provider: HasLifetimes) -> bool:
+    """Meter an ended rental by its provider's log of when it began and ended, and any twin of it; return whether all that was there.
+
+    Price and steps are known. Raises ProviderError.
+    """
+    charge_id = f"{rental.rental_id}-time"
+    known = next((c for c in context.ledger.charges(rental.run_id) if c.charge_id == charge_id), None)
+    price = rental.usd_per_hour if known is None else known.usd_per_hour
+    since = _since(context, rental)
+    lives = {charge_id: provider.lifetime(rental.instance_id or "", since)}
+    lives |= {f"{charge_id}-{_short(twin)}": provider.lifetime(twin, since) for twin in sorted(twins(context, rental))}
+    found = {name: lived for name, lived in lives.items() if lived is not None}
+    with context.ledger.transaction() as tx:
+        for name, (began, ended) in found.items():
+            charge = ChargeRecord(
+                charge_id=name,
+                run_id=rental.run_id,
+                rental_id=rental.rental_id,
+                provider=rental.provider,
+                usd=money.for_time(price, billed_time(rental.provider, ended - began)),
+                usd_per_hour=price,
+                since=began,
+                until=max(began, ended),
+                basis="metered",
+            )
+            tx.put_charge(charge)
+    return len(found) == len(lives)
+
+
+def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole: bool) -> bool:
+    """Write a bill down in the place of our own reading, which is kept and counts no more; return whether it was taken.
+
+    One that may be incomplete, and is smaller than our reading, is not. That a whole one leaves a machine out is believed of one that was
+    there for a moment only: any other's reading stays, and `lumina costs --check` tells of it.
+    """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
+    reading = sum((c.usd for c in metered), Decimal(0))
+    if not whole and not (charges and (_covers(rental, charges, metered) or sum((c.usd for c in charges), Decimal(0)) >= reading * ABOUT)):
+        return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))
-        for reading in metered:
-            tx.put_charge(replace(reading, counted=False))
-        tx.add_event("rental.billed", run_id=run.run_id, rental_id=rental.rental_id, lines=len(charges))
+        for ours in metered if charges or reading < A_MOMENTS_USD else ():
+            tx.put_charge(replace(ours, counted=False))
+        tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)
+    return bool(charges)
+
+
+def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:
+    """Whether a bill reaches to the end of what we metered: nothing of it is still to come."""
+    if rental.provider in BY_THE_HOUR or not metered:
+        return False
+    return max(c.until for c in charges) >= max(c.until for c in metered) - EDGE
 
 
 def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money, untrusted
-from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating
+from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating, Unreachable
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
 from lumina_cloud.runs import billing, failover, holds, ingest, metering, remembered
-from lumina_cloud.runs.states import REASONS, next_rental_state, next_run_state
-from providers.contract import HasClock
+from lumina_cloud.runs.decide import LEAST_UNREACHABLE_SECONDS
+from lumina_cloud.runs.states import REASONS, WAITED_FOR, next_rental_state, next_run_state
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.ledger import Ledger, RentalRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.states import Reason
@@ -32,12 +32,12 @@ METER_EVERY = timedelta(seconds=5)
 def conclude(context: Context, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, box: Box | None) -> None:
     """Fetch, terminate, charge, and set the final state.
 
-    Raises ProviderError when the machine would not end, and DiskError when this computer cannot keep the results: the machine then
-    lives on, as long as its own supervisor waits, and the next try may find room.
+    Raises Unreachable when the machine breaks off while it is fetched from, ProviderError when it would not end, and DiskError when this
+    computer cannot keep the results: the machine then lives on, as long as its own supervisor waits, and the next try may find room.
     """
     context.reporter.said(run.run_id, "bringing results home" if box is not None else "closing the books")
     if box is not None and rental is not None and rental.state != "terminating":
-        _fetch(context, run, box)
+        _fetch(context, run, rental, box)
     if rental is not None and rental.state in ("booting", "ready", "terminating"):
         _terminate(context, run, rental, instance)
     _close(context, run)
@@ -47,12 +47,12 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    known = next((c for c in context.ledger.charges(run.run_id) if c.rental_id == rental.rental_id), None)
+    known = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
     until = metering.charged_until(
         created_at=instance.created_at,
         ended_at=instance.ended_at,
         known_until=None if known is None else known.until,
-        skew=_skew(context, rental),
+        skew=billing.skew(context, rental),
         adopted=_adopted(context, rental),
         now=metering.Reading.of(context.clock),
     )
@@ -73,11 +73,6 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
         tx.put_charge(charge)
 
 
-def _skew(context: Context, rental: RentalRecord) -> float | None:
-    provider = context.connect(rental.provider)
-    return provider.clock_skew() if isinstance(provider, HasClock) else None
-
-
 def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
     """Return this computer's clocks when the rental's machine became known."""
     events = context.ledger.events(rental.run_id)
@@ -85,11 +80,13 @@ def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
     return None if created is None else metering.reading_of(created.data.get("clocks", {}))
 
 
-def _fetch(context: Context, run: RunRecord, box: Box) -> None:
+def _fetch(context: Context, run: RunRecord, rental: RentalRecord, box: Box) -> None:
     folder = Path(run.folder)
     try:
         fetched = results.fetch_all(box, folder, python=() if run.provider == "local" else bootstrap.FIND_PYTHON)
     except ProviderError as error:
+        if isinstance(error, Unreachable) and _may_come_back(context, run, rental):
+            raise
         context.reporter.said(run.run_id, f"not everything came home: {error.message}")
         with context.ledger.transaction() as tx:
             tx.add_event("run.fetch_failed", run_id=run.run_id, message=error.message)
@@ -104,18 +101,27 @@ def _fetch(context: Context, run: RunRecord, box: Box) -> None:
         box.write("fetched", b"")
 
 
+def _may_come_back(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
+    """Whether a connection that broke off is made again: what the user wants is on the machine, and it ended a moment ago."""
+    if run.reason not in WAITED_FOR or rental.provider == "local" or rental.work_ended_at is None:
+        return False
+    return (context.clock.now() - rental.work_ended_at).total_seconds() < LEAST_UNREACHABLE_SECONDS
+
+
 def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance: Instance | None) -> None:
     """Terminate until the provider itself says that the instance is gone, then charge for what it says was used."""
     if rental.state != "terminating":
-        state = next_rental_state(rental.state, "terminate")
         with context.ledger.transaction() as tx:
+            state = next_rental_state(rental.state, "terminate")
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
     end_twins(context, rental)
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     meter(context, run, rental, gone or instance, final=True)
     billing.settle(context, run, rental)
-    ended_at = (gone.ended_at if gone is not None else None) or asked_at
+    # The provider tells by its own clock when it ended; a rental's other times are by ours.
+    told = None if gone is None or gone.ended_at is None else gone.ended_at + timedelta(seconds=billing.skew(context, rental) or 0.0)
+    ended_at = told or asked_at
     with context.ledger.transaction() as tx:
         tx.update_rental(rental.rental_id, state=next_rental_state("terminating", "gone"), ended_at=ended_at)
         holds.settle(tx, rental, context.clock.now())
@@ -188,7 +194,7 @@ def until_gone(context: Context, name: str, instance_id: str, about: str) -> tup
 
 
 def _close(context: Context, run: RunRecord) -> None:
-    result, reason = _verdict(run)
+    result, reason = verdict(context.ledger, run)
     if _goes_on(context, run, reason):
         return
     event, _words = REASONS[reason]
@@ -214,7 +220,8 @@ def _goes_on(context: Context, run: RunRecord, reason: Reason) -> bool:
     why_not = failover.why_not(now, reason, leg)
     if why_not:
         return False
-    if reason in failover.BLAMED and rentals:
+    # One whose results were late coming home ended as its guard was told.
+    if reason in failover.BLAMED and reason == run.reason and rentals:
         remembered.remember(ledger, rentals[-1], None, REASONS[reason][1])
     with ledger.transaction() as tx:
         tx.update_run(run.run_id, state=next_run_state(run.state, "next_machine"), reason="", progress={})
@@ -228,14 +235,20 @@ def _goes_on(context: Context, run: RunRecord, reason: Reason) -> bool:
     return True
 
 
-def _verdict(run: RunRecord) -> tuple[dict[str, Any], Reason]:
-    """Return the cleaned result and the reason that stands: a finished run without a result has failed."""
+def verdict(ledger: Ledger, run: RunRecord) -> tuple[dict[str, Any], Reason]:
+    """Return the cleaned result and the reason that stands: a run has not finished before all that it made is here."""
     reason: Reason = run.reason  # type: ignore[assignment]  # the column is a string, its values are of the closed list
     path = Path(run.folder) / "result.json"
     result = ingest.result(path.read_bytes()) if path.is_file() else None
-    if reason == "finished" and result is None:
-        return {}, "result_missing"
-    return result or {}, reason
+    if reason != "finished":
+        return result or {}, reason
+    told = [e.kind for e in ledger.events(run.run_id) if e.kind in ("run.work_ended", "run.fetched", "run.fetch_failed")]
+    if told[-1:] == ["run.work_ended"]:
+        # The machine was gone before anything was fetched whole: the next one goes on from the last checkpoint.
+        return result or {}, "machine_lost"
+    if result is None or told[-1:] == ["run.fetch_failed"]:
+        return result or {}, "result_missing"
+    return result, reason
 
 
 def spent(charges: list[ChargeRecord]) -> Decimal:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from lumina_cloud.runs.lease import Renewal
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, RunRecord
+    from lumina_cloud.runs.lease import Lease, Renewing
     from lumina_cloud.runs.machines import Machines
     from providers.contract import Provider
 
@@ -55,5 +58,5 @@ class Context:
     secrets: Mapping[str, str] = field(default_factory=dict)
     """The user's environment, of which a run may be given what `--secret` names."""
     reporter: Reporter = field(default_factory=Silent)
-    threads: bool = True
-    """Whether leases are renewed in threads; a simulation has none."""
+    renewal: Callable[[Lease], Renewing] = Renewal
+    """Renews the lease of a run that is driven: in a thread, which a simulation has not."""

@@ -58,7 +58,9 @@ PRICE_SLACK = Decimal("1.10")
 LEAST_RELIABILITY = 0.90
 MOST_PAUSE_SECONDS = 20.0
 """Between a machine that came to nothing and the next."""
-LISTING_LAG_SECONDS = 45.0
+TWINS_SECONDS = 20.0
+"""How often a new machine's tag is looked up for others that carry it, until lists cannot lag any more."""
+LISTING_LAG_SECONDS = 100.0
 """How long a list may not show yet what a create that nobody heard of has made."""
 
 
@@ -71,6 +73,7 @@ class Controller:
         self._offsets: dict[str, int] = {}
         self._checkpoint_at: dict[str, float] = {}
         self._checkpoint_name: dict[str, str] = {}
+        self._twins_at: dict[str, float] = {}
 
     # --- what commands call ---------------------------------------------------------------------------------------------
 
@@ -113,6 +116,8 @@ class Controller:
         seen = self._observer.look(run, self._rental(run_id))
         decision = decide(seen.facts)
         self._do(decision, seen)
+        if seen.rental is not None and seen.rental.provider != "local":
+            self._end_twins_in_time(seen.rental)
         if seen.box is not None and decision.action in ("wait", "mark_training", "ask_to_stop"):
             with suppress(Unreachable):
                 self._read_progress(run, seen.box)
@@ -158,9 +163,9 @@ class Controller:
 
         What remains is to bring results home and to end the rental.
         """
-        state = next_run_state(run.state, "work_ended")
         rental = self._rental(run.run_id)
         with self.context.ledger.transaction() as tx:
+            state = next_run_state(run.state, "work_ended")
             tx.update_run(run.run_id, state=state, reason=reason)
             if rental is not None and rental.ended_at is None:
                 # A short run may be over before anybody saw it train.
@@ -313,8 +318,9 @@ class Controller:
         if rental.state == "intended":
             self._move_rental(rental, "create")
             rental = self._fresh(rental)
-        state = next_rental_state(rental.state, "created")
         with self.context.ledger.transaction() as tx:
+            # Asked for within: who lost the run meanwhile is told so first, and not that its machine is in another state.
+            state = next_rental_state(rental.state, "created")
             # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
             price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * PRICE_SLACK))
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
@@ -339,6 +345,16 @@ class Controller:
             self._move_rental(rental, "abandoned")
         self.end(run, "stopped_by_user")
 
+    def _end_twins_in_time(self, rental: RentalRecord) -> None:
+        """End others of a new machine's tag, some of which a list shows late: they are billed all the while."""
+        lived = (self.context.clock.now() - rental.intended_at).total_seconds()
+        looked = self._twins_at.get(rental.tag, -TWINS_SECONDS)
+        # A create may have been a repeated one: its machine is younger than its intent, and while it boots is looked for longer.
+        late = looked < 2 * LISTING_LAG_SECONDS or rental.state == "booting"
+        if rental.state in ("booting", "ready") and late and lived - looked >= TWINS_SECONDS:
+            self._twins_at[rental.tag] = lived
+            conclude.end_twins(self.context, rental)
+
     def _mark_ready(self, seen: Seen, rental: RentalRecord) -> None:
         run, instance = seen.run, seen.instance
         if instance is not None and rental.provider != "local" and instance.usd_per_hour > rental.usd_per_hour * PRICE_SLACK:
@@ -347,10 +363,10 @@ class Controller:
             return
         if rental.provider != "local":
             conclude.end_twins(self.context, rental)
-        run_state = next_run_state(run.state, "machine_ready")
-        rental_state = next_rental_state(rental.state, "ready")
         known = self.context.machines.known_before_contact(rental)
         with self.context.ledger.transaction() as tx:
+            run_state = next_run_state(run.state, "machine_ready")
+            rental_state = next_rental_state(rental.state, "ready")
             tx.update_rental(rental.rental_id, state=rental_state, ready_at=self.context.clock.now())
             tx.update_run(run.run_id, state=run_state)
             tx.add_event("rental.ready", run_id=run.run_id, rental_id=rental.rental_id, host_key_known_before=known)
@@ -418,18 +434,18 @@ class Controller:
                 tx.add_event("run.checkpoint_home", run_id=run.run_id, name=name)
 
     def _mark_training(self, run: RunRecord, rental: RentalRecord | None) -> None:
-        state = next_run_state(run.state, "training_began")
         now = self.context.clock.now()
         with self.context.ledger.transaction() as tx:
+            state = next_run_state(run.state, "training_began")
             tx.update_run(run.run_id, state=state, started_at=run.started_at or now)
             if rental is not None:
                 tx.update_rental(rental.rental_id, training_at=now)
             tx.add_event("run.training_began", run_id=run.run_id)
 
     def _move_rental(self, rental: RentalRecord, event: RentalEvent) -> None:
-        state = next_rental_state(rental.state, event)
-        ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
         with self.context.ledger.transaction() as tx:
+            state = next_rental_state(rental.state, event)
+            ended = {"ended_at": self.context.clock.now()} if state in ("ended", "lost") else {}
             tx.update_rental(rental.rental_id, state=state, **ended)
             if ended:
                 holds.settle(tx, rental, ended["ended_at"])
@@ -515,7 +531,7 @@ class Controller:
     @contextmanager
     def _holding(self, run_id: str) -> Iterator[Lease | None]:
         context = self.context
-        with holding(context.ledger, context.clock, context.home, run_id, renewed=context.threads) as lease:
+        with holding(context.ledger, context.clock, context.home, run_id, renewal=context.renewal) as lease:
             try:
                 yield lease
             finally:

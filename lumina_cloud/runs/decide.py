@@ -73,6 +73,8 @@ class Facts:
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
     limits_behind: bool = False
     """The run's limits changed since its machine was told of them."""
+    results_seconds: float | None = None
+    """How long ago the work ended whose results the machine still has, None where nothing is waited for."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -93,7 +95,7 @@ def decide(facts: Facts) -> Decision:
         case "preparing" | "training":
             return _working(facts)
         case "finishing":
-            return Decision("conclude")
+            return _finishing(facts)
         case _:
             return Decision("nothing")
 
@@ -113,11 +115,14 @@ def _provisioning(facts: Facts) -> Decision:
 def _booting(facts: Facts) -> Decision:
     if facts.stop_requested:
         return Decision("end", "stopped_by_user")
+    if facts.machine in ("stopped", "gone"):
+        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
+    if facts.cap_near:
+        # What is left pays for its end, and for no step any more.
+        return Decision("end", "cap_reached")
     late = facts.booting_seconds > facts.boot_deadline_seconds
     if facts.machine == "running" and not facts.key_changed and not facts.unreachable_seconds:
         return Decision("mark_ready")
-    if facts.machine in ("stopped", "gone"):
-        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
     if late:
         return Decision("end", "host_key_changed" if facts.key_changed else "boot_timeout")
     # A host key that we put there ourselves takes effect a moment after the machine's own: until then nothing is sent.
@@ -167,10 +172,22 @@ def _lost(facts: Facts) -> Reason:
     return "lease_ran_out" if facts.lease_ran_out else "machine_lost"
 
 
+def _finishing(facts: Facts) -> Decision:
+    """A machine that is out of reach for a moment still has what it made; its cap does not wait for that."""
+    waits = facts.results_seconds is not None and facts.results_seconds < _patience(facts)
+    if waits and facts.machine == "running" and facts.unreachable_seconds and not facts.key_changed and not facts.cap_near:
+        return Decision("wait")
+    return Decision("conclude")
+
+
+def _patience(facts: Facts) -> float:
+    """Return how long a machine that answers to nobody is waited for: one that comes up quickly is also back quickly, if at all."""
+    return min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds))
+
+
 def _unreachable(facts: Facts) -> Decision:
     """A machine may be out of reach for a while: it trains on, and its guard knows when to end."""
-    # A machine that comes up quickly is also back quickly, if it comes back at all.
-    if facts.unreachable_seconds > min(UNREACHABLE_SECONDS, max(LEAST_UNREACHABLE_SECONDS, facts.boot_deadline_seconds)):
+    if facts.unreachable_seconds > _patience(facts):
         return Decision("end", "stopped_by_user" if facts.stop_requested else "machine_unreachable")
     return Decision("wait")
 

@@ -14,7 +14,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lumina_cloud.core import edge
 from lumina_cloud.core.clock import boot_of
@@ -24,7 +24,7 @@ from lumina_cloud.ledger.ledger import fenced_by
 from lumina_cloud.runs.lock import driving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -94,41 +94,24 @@ def acquire(ledger: Ledger, clock: Clock, run_id: str, place: str, *, lock_is_fr
             return None
         fence = 1 if known is None else known.fence + 1
         holder = secrets.token_hex(6)
-        tx.put_lease(LeaseRecord(run_id, fence, holder, place, now + timedelta(seconds=SECONDS)))
+        # A lease that ran out is taken while its sleeping holder still has the file: who holds no lock is not dead when it is free.
+        held_at = place if lock_is_free else ""
+        tx.put_lease(LeaseRecord(run_id, fence, holder, held_at, now + timedelta(seconds=SECONDS)))
         if known is not None and known.holder:
             tx.add_event("run.taken_over", run_id=run_id, fence=fence, after=known.holder)
     return Lease(ledger, clock, run_id, fence)
 
 
-@contextmanager
-def holding(ledger: Ledger, clock: Clock, home: Path, run_id: str, *, renewed: bool = True) -> Iterator[Lease | None]:
-    """Yield the right to drive a run, None when another controller has it. Inside, whatever is written or touched asks for it first.
+class Renewing(Protocol):
+    """Renews a lease for as long as its holder lives."""
 
-    `renewed` keeps it in a thread, whatever a step takes; without, the caller renews it. Raises LedgerError.
-    """
-    with driving(home, run_id) as free:
-        lease = acquire(ledger, clock, run_id, place_of(clock, home), lock_is_free=free)
-        if lease is None:
-            yield None
-            return
-        with ExitStack() as stack:
-            # Last to leave: what was done under the lease is done.
-            stack.callback(lease.release)
-            if renewed:
-                stack.callback(_Renewal(lease).stop)
-            stack.enter_context(fenced_by(lease.check_within))
-            stack.enter_context(edge.allowed_by(lease.check))
-            yield lease
+    def stop(self) -> None:
+        """End it; a renewal under way is waited for."""
+        ...
 
 
-def is_driven(ledger: Ledger, clock: Clock, home: Path, run_id: str) -> bool:
-    """Whether a controller drives the run now."""
-    with driving(home, run_id) as free:
-        return not is_free(ledger.lease(run_id), clock.now(), place_of(clock, home), lock_is_free=free)
-
-
-class _Renewal:
-    """Renews a lease in a thread, as long as its process runs."""
+class Renewal:
+    """Renews a lease in a thread, whatever a step takes, as long as its process runs."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
@@ -150,3 +133,32 @@ class _Renewal:
         """End it; a renewal under way is waited for."""
         self._over.set()
         self._thread.join()
+
+
+@contextmanager
+def holding(
+    ledger: Ledger, clock: Clock, home: Path, run_id: str, *, renewal: Callable[[Lease], Renewing] | None = Renewal
+) -> Iterator[Lease | None]:
+    """Yield the right to drive a run, None when another controller has it. Inside, whatever is written or touched asks for it first.
+
+    `renewal` keeps it meanwhile; with None the caller renews it. Raises LedgerError.
+    """
+    with driving(home, run_id) as free:
+        lease = acquire(ledger, clock, run_id, place_of(clock, home), lock_is_free=free)
+        if lease is None:
+            yield None
+            return
+        with ExitStack() as stack:
+            # Last to leave: what was done under the lease is done.
+            stack.callback(lease.release)
+            if renewal is not None:
+                stack.callback(renewal(lease).stop)
+            stack.enter_context(fenced_by(lease.check_within))
+            stack.enter_context(edge.allowed_by(lease.check))
+            yield lease
+
+
+def is_driven(ledger: Ledger, clock: Clock, home: Path, run_id: str) -> bool:
+    """Whether a controller drives the run now."""
+    with driving(home, run_id) as free:
+        return not is_free(ledger.lease(run_id), clock.now(), place_of(clock, home), lock_is_free=free)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core.errors import HostKeyChanged, LeaseLost, LedgerError, NotFound, ProviderDown, ProviderError, Unreachable
+from lumina_cloud.core.errors import BadReply, HostKeyChanged, LeaseLost, LedgerError, NotFound, ProviderDown, ProviderError, Unreachable
 from lumina_cloud.remote import startup
 from lumina_cloud.runs import caps
-from providers.contract import HostKeyChannel, InstanceScopedKey, LaunchSpec, LocalAddress, ProviderDeadline, StartupScript
+from providers.contract import HasClock, HostKeyChannel, InstanceScopedKey, LaunchSpec, LocalAddress, ProviderDeadline, StartupScript
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,9 @@ class Machines:
         spec = self.spec(provider, rental, terms, seconds)
         if isinstance(provider, ProviderDeadline):
             # Where the provider ends machines by itself, that is a belt beside the guard, for a guard that could not.
-            ends_at = self.clock.now() + timedelta(seconds=seconds + BELT_SECONDS)
+            # It goes by its own clock: told by ours, a wrong one would end the machine at once, or never.
+            ahead = (provider.clock_skew() if isinstance(provider, HasClock) else None) or 0.0
+            ends_at = self.clock.now() + timedelta(seconds=seconds + BELT_SECONDS - ahead)
             return provider.create_until(offer, spec, rental.tag, ends_at)
         return provider.create(offer, spec, rental.tag)
 
@@ -164,6 +166,12 @@ class Machines:
         keys = address.host_keys or self._told_key(provider, instance, rental)
         return Connection(Target(address.host, address.port, address.user, rental.tag, keys), self.identity(), self.pins)
 
+    def keep_lease(self, provider: Provider, instance: Instance, rental: RentalRecord, lease_seconds: float) -> LeaseKeeper:
+        """Renew a machine's own lease from now on. Raises Unreachable."""
+        from lumina_cloud.remote.ssh_box import SshBox
+
+        return LeaseKeeper(SshBox(self.connection(provider, instance, rental)), startup.LEASE_FILE, lease_seconds)
+
     def _told_key(self, provider: Provider, instance: Instance, rental: RentalRecord) -> tuple[str, ...]:
         """Return the host keys that the machine told over its provider's own channel, empty where there is none.
 
@@ -175,7 +183,8 @@ class Machines:
 
         now = self.clock.monotonic()
         first = self._first_tried.setdefault(rental.tag, now)
-        with suppress(NotFound, ProviderDown):
+        # A log that cannot be had, or is none, keeps nobody out for longer than one that is late.
+        with suppress(BadReply, NotFound, ProviderDown):
             told = host_keys.printed(provider.boot_log(instance.instance_id))
             if told:
                 return told

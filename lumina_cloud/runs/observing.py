@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Un
 from lumina_cloud.remote.startup import LEASE_FILE
 from lumina_cloud.runs import caps, extending, ingest, machines, shipping, terms
 from lumina_cloud.runs.decide import Facts
-from lumina_cloud.runs.machines import LeaseKeeper
+from lumina_cloud.runs.states import WAITED_FOR
 
 if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.decide import Exit, Machine
+    from lumina_cloud.runs.machines import LeaseKeeper
     from lumina_cloud.runs.terms import Terms
     from providers.contract import Instance
 
@@ -163,13 +165,9 @@ class Observer:
     def _keep_lease(self, rental: RentalRecord, instance: Instance | None, of_run: Terms, contact: _Contact) -> None:
         if contact.keeper is not None or instance is None or rental.state not in ("booting", "ready"):
             return
-        from lumina_cloud.remote.ssh_box import SshBox
-
-        try:
-            own = SshBox(self.context.machines.connection(self.context.connect(rental.provider), instance, rental))
-        except ProviderError:
-            return
-        contact.keeper = LeaseKeeper(own, LEASE_FILE, of_run.lease_seconds)
+        with suppress(ProviderError):
+            provider = self.context.connect(rental.provider)
+            contact.keeper = self.context.machines.keep_lease(provider, instance, rental, of_run.lease_seconds)
 
     def _say_lost(self, run: RunRecord, rental: RentalRecord | None, error: Unreachable) -> None:
         if rental is not None:
@@ -201,6 +199,7 @@ class Observer:
             boot_deadline_seconds=boot,
             lease_ran_out=rental is not None and self._unheard(rental) > of_run.lease_seconds,
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
+            results_seconds=self._results_wait(run, rental),
             overdue=lived > allowed + OVERDUE_SECONDS,
             limits_behind=rental is not None and extending.is_behind(self.context.ledger.events(run.run_id), rental.rental_id),
         )
@@ -210,6 +209,12 @@ class Observer:
         times = [c.until for c in self.context.ledger.charges(rental.run_id) if c.rental_id == rental.rental_id]
         last = max([rental.ready_at or rental.intended_at, *times])
         return (self.context.clock.now() - last).total_seconds()
+
+    def _results_wait(self, run: RunRecord, rental: RentalRecord | None) -> float | None:
+        """Return how long results that the user wants have waited on their machine, by the ledger: controllers come and go."""
+        if rental is None or rental.state != "ready" or rental.work_ended_at is None or run.reason not in WAITED_FOR:
+            return None
+        return (self.context.clock.now() - rental.work_ended_at).total_seconds()
 
     def allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
         """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""

@@ -65,7 +65,7 @@ ACTIONS: dict[RunState, tuple[Action, ...]] = {
     "provisioning": ("intend", "create", "abandon", "mark_ready", "wait", "end"),
     "preparing": ("ship", "mark_training", "ask_to_stop", "wait", "end"),
     "training": ("ship", "ask_to_stop", "wait", "end"),
-    "finishing": ("conclude",),
+    "finishing": ("conclude", "wait"),
     "succeeded": ("nothing",),
     "failed": ("nothing",),
     "stopped": ("nothing",),
@@ -145,7 +145,7 @@ REASONS: dict[Reason, tuple[RunEvent, str]] = {
     "trainer_refused": ("concluded_badly", "the trainer refused its configuration or data"),
     "trainer_crashed": ("concluded_badly", "the trainer ended unexpectedly"),
     "loss_not_finite": ("concluded_badly", "the loss became infinite or not a number"),
-    "result_missing": ("concluded_badly", "the trainer ended without a readable result"),
+    "result_missing": ("concluded_badly", "the trainer ended without a readable result, or it did not come home whole"),
 }
 """Why a run ended: the event that concludes it, and the reason in words."""
 
@@ -156,6 +156,10 @@ ENDINGS: dict[Reason, Literal["finished", "stopped", "interrupted"]] = {
     "machine_lost": "interrupted",
 }
 """How a rental's work ended, by its run's reason; any other reason is a failure."""
+
+
+WAITED_FOR: tuple[Reason, ...] = ("finished", "stopped_by_user")
+"""After these a machine that is out of reach for a moment is waited for: what the user wants is on it."""
 
 
 class IllegalTransition(RuntimeError):

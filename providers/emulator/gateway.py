@@ -173,13 +173,21 @@ class Gateway:
             return replace(reply, body=reply.body[: max(1, len(reply.body) // 2)])
         cloud: Cloud = dialect.cloud
         if armed.name == "duplicated_create":
-            for one in created:
-                cloud.duplicate(one)
+            self._duplicate(dialect, created)
         elif armed.name == "create_fails_leaves_stopped" and created:
             for one in created:
                 cloud.spoil(one)
             return dialect.create_failed([one.id for one in created])
         return reply
+
+    def _duplicate(self, dialect: Dialect, created: list[Instance]) -> None:
+        """Make what was just made once more, and say so: the history tells it from what a second create asked for."""
+        known = set(self.world.instances[dialect.provider])
+        for one in created:
+            dialect.cloud.duplicate(one)
+        for number, one in self.world.instances[dialect.provider].items():
+            if number not in known:
+                self.world.record(one, "duplicated")
 
 
 def _ignore(reply: Reply) -> None:

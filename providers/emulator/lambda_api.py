@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from providers.emulator.clock import SECOND, parse, rfc3339
@@ -297,7 +296,7 @@ class LambdaApi:
     # Account
 
     def _key_row(self, name: str, text: str) -> Json:
-        return {"id": self.cloud.key_ids.setdefault(name, secrets.token_hex(16)), "name": name, "public_key": text}
+        return {"id": self.cloud.key_ids.setdefault(name, self.world.token(32)), "name": name, "public_key": text}
 
     def _keys(self, request: Request, _: dict[str, str]) -> Reply:
         keys = self.world.accounts[self.provider].ssh_keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 from providers.emulator.billing import Meter
@@ -234,9 +234,9 @@ class LambdaVms:
 
     def price_rise(self, factor: Decimal) -> None:
         """Raise every price, that of running machines too."""
-        self.cents = {name: cents * factor for name, cents in self.cents.items()}
+        self.cents = {name: _whole(cents * factor) for name, cents in self.cents.items()}
         for vm in self.vms():
-            vm.cents_per_hour *= factor
+            vm.cents_per_hour = _whole(vm.cents_per_hour * factor)
             if vm.meter.rate("instance"):
                 self._bill(vm)
 
@@ -251,6 +251,11 @@ class LambdaVms:
         instance.generation += 1
         instance.status = "unhealthy"
         self.world.record(instance, "unhealthy")
+
+
+def _whole(cents: Decimal) -> Decimal:
+    """Return whole cents, as Lambda's API tells prices."""
+    return cents.to_integral_value(ROUND_CEILING)
 
 
 def moment_of(event: Json) -> Moment:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import secrets
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -388,7 +387,7 @@ class VastaiApi:
         return self._with(parts, act)
 
     def _as_result(self, request: Request, text: str) -> Reply:
-        token = secrets.token_hex(16)
+        token = self.cloud.world.token(32)
         self._results[token] = text
         url = f"http://{request.headers.get('host', '127.0.0.1')}/api/v0/results/{token}"
         return reply_json({"success": True, "result_url": url, "writeable_path": ""})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -340,7 +341,9 @@ class VastaiCloud:
             (ask for ask in self.market.asks.values() if ask.gpu is contract.ask.gpu and ask.num_gpus == contract.ask.num_gpus), None
         )
         if twin is not None:
-            self.rent(twin.id, contract.order)
+            # A market that gives it to nobody for that bid, or that disk, makes no second one.
+            with suppress(Refused):
+                self.rent(twin.id, contract.order)
 
     def spoil(self, instance: Instance) -> None:
         """Turn a contract that was just signed into a stopped one."""

@@ -53,7 +53,7 @@ def test_each_section_and_variable_that_the_code_reads_is_listed():
     code = "\n".join(path.read_text() for folder in ("lumina_cloud", "providers") for path in (ROOT / folder).rglob("*.py"))
     read = set(re.findall(r"\bLUMINA_[A-Z_]+\b", code))
     # For tests, and words to machines that Lumina itself sets.
-    ours = {"LUMINA_CRASH_AT", "LUMINA_HOST_KEYS", "LUMINA_LAMBDA_SSH_PORT"}
+    ours = {"LUMINA_CRASH_AT", "LUMINA_EDGE_LOG", "LUMINA_HOST_KEYS", "LUMINA_LAMBDA_SSH_PORT"}
     assert read - ours <= {name for one in configuration.KNOWN for name in one.variables}
     sections = {one.section.strip("[]") for one in configuration.KNOWN if one.section}
     assert sections == {"local", "prices", "notify", "ssh", "renting", *settings.CLOUDS}

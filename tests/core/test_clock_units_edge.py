@@ -39,10 +39,19 @@ def test_durations_and_sizes_read_well():
     assert [units.count(n) for n in (12, 1_500_000, 140e9)] == ["12", "1.5M", "140B"]
 
 
-CROSS = "from lumina_cloud.core.edge import edge\nwith edge('a.b'): print('inside', flush=True)\nprint('past', flush=True)"
+CROSS = """
+from lumina_cloud.core.edge import edge, sent
+with edge('a.b'):
+    print('inside', flush=True)
+    with edge('c.d'):
+        sent()
+    sent()
+    print('answered', flush=True)
+print('past', flush=True)
+"""
 
 
-@pytest.mark.parametrize(("when", "printed"), [("before", ""), ("after", "inside\n")])
+@pytest.mark.parametrize(("when", "printed"), [("before", ""), ("during", "inside\n"), ("after", "inside\nanswered\n")])
 def test_an_edge_dies_where_it_is_told(when, printed):
     env = {**os.environ, "LUMINA_CRASH_AT": f"a.b:1:{when}"}
     done = subprocess.run([sys.executable, "-c", CROSS], env=env, capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """What is decided from what is known: nothing is rented twice, forgotten, or ended without being fetched."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -118,3 +119,23 @@ def test_a_full_disk_is_named_where_its_supervisor_could_not():
 def test_a_machine_that_ended_itself_says_by_its_time_why(machine, known, said):
     """Deleted by its guard, or switched off by it where the provider's API was out of its reach."""
     assert decide(Facts(**{**WORKING, "machine": machine}, **known)) == Decision("end", said)
+
+
+WAITING = Facts(run="finishing", rental="ready", machine="running", unreachable_seconds=1.0, results_seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "action"),
+    [
+        (WAITING, "wait"),
+        (replace(WAITING, unreachable_seconds=0.0), "conclude"),
+        (replace(WAITING, machine="gone"), "conclude"),
+        (replace(WAITING, results_seconds=400.0), "conclude"),
+        (replace(WAITING, results_seconds=None), "conclude"),
+        (replace(WAITING, cap_near=True), "conclude"),
+        (replace(WAITING, key_changed=True), "conclude"),
+    ],
+    ids=["out of reach", "reached", "gone", "out of reach for long", "nothing to fetch", "its cap", "another key"],
+)
+def test_a_machine_that_is_out_of_reach_keeps_its_results_for_a_while(known, action):
+    assert decide(known).action == action

@@ -124,10 +124,10 @@ def test_a_controller_stopped_past_its_lease_and_continued_is_refused(home, act)
             break
         os.kill(child.pid, signal.SIGCONT)
     before = acts_of(home, ledger)
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as too_early:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as too_early:
         assert too_early is None
     clock = Later(lease.SECONDS + 1)
-    with lease.holding(ledger, clock, home, "r", renewed=False) as mine:
+    with lease.holding(ledger, clock, home, "r", renewal=None) as mine:
         assert mine.fence == 2
         os.kill(child.pid, signal.SIGCONT)
         assert child.wait(timeout=20) == 17
@@ -161,22 +161,33 @@ def _can_write(ledger):
     return True
 
 
+def test_the_lock_that_a_sleeper_lets_go_of_says_nothing_of_who_took_its_run(home):
+    ledger, here = Ledger.open(home, SystemClock()), "boot /home"
+    assert lease.acquire(ledger, SystemClock(), "r", here, lock_is_free=True).fence == 1
+    # The sleeper's lease ran out, and its lock file is still held: another takes the run without the lock.
+    assert lease.acquire(ledger, Later(lease.SECONDS + 1), "r", here, lock_is_free=False).fence == 2
+    # It wakes, lets go of the lock, and finds it free.
+    assert lease.acquire(ledger, Later(lease.SECONDS + 2), "r", here, lock_is_free=True) is None
+    assert lease.acquire(ledger, Later(2 * lease.SECONDS + 2), "r", here, lock_is_free=True).fence == 3
+    ledger.close()
+
+
 def test_a_killed_controllers_run_is_taken_at_once_in_the_same_place(home):
     child = acting(home, "write")
     child.kill()
     child.wait()
     child.stdout.close()
     ledger = Ledger.open(home, SystemClock())
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as mine:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as mine:
         assert mine.fence == 2
-    with lease.holding(ledger, SystemClock(), home, "r", renewed=False) as again:
+    with lease.holding(ledger, SystemClock(), home, "r", renewal=None) as again:
         assert again.fence == 3
     ledger.close()
 
 
 def test_a_lease_that_is_renewed_is_not_taken_and_nested_runs_keep_their_own(home):
     ledger, clock = Ledger.open(home, SystemClock()), Later(0)
-    with lease.holding(ledger, clock, home, "r", renewed=False) as mine:
+    with lease.holding(ledger, clock, home, "r", renewal=None) as mine:
         clock.ahead = timedelta(seconds=lease.SECONDS - 1)
         mine.renew()
         clock.ahead = timedelta(seconds=2 * lease.SECONDS - 2)

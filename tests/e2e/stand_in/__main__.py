@@ -30,6 +30,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
     step = newest(out / "checkpoints") if options.resume else 0
     print(f"going on after step {step}" if step else "starting", flush=True)
+    print(f"began {time.time():.3f} {step}", flush=True)
     if os.environ.get("HANG_AFTER") or (Path("data") / "hang").exists():
         time.sleep(3600)
     while step < steps:
