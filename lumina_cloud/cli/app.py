@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import data, output, sandbox
+from lumina_cloud.cli import data, help, output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.compare import compare
@@ -91,8 +91,18 @@ def _only_what_was_typed() -> None:
         app.registered_groups = [info for info in app.registered_groups if _named(info) == typed]
 
 
+def _purposes() -> dict[str, str]:
+    """Return what each verb is for, by name."""
+    verbs = {_named(info): info.help or info.callback.__doc__ or "" for info in app.registered_commands if info.callback is not None}
+    groups = {_named(info): str(getattr(info.typer_instance, "info", info).help) for info in app.registered_groups}
+    return {**verbs, **groups}
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+        help.show(_purposes())
+        sys.exit(0 if sys.argv[1:] else UsageError.exit_code)
     if not {"-h", "--help"} & set(sys.argv[1:2]):
         _only_what_was_typed()
     try:
