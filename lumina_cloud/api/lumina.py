@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 CostKey = Literal["model", "arch", "provider", "gpu", "project", "label", "day", "week", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
 
-STATUS_RUNS = 50
+STATUS_RUNS = 25
 """Runs that `status` shows when there are more, beside those that go on."""
 
 LEAST_FREE_BYTES = 64 << 20
