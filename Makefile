@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test check docs site pictures page-pictures torture clean
+.PHONY: setup demo test check speed docs site pictures page-pictures torture clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/preflight.sh
@@ -25,6 +25,10 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -n 2 --reruns 2 --reruns-delay 3
+
+# How long whole commands take, beside an empty one.
+speed: setup
+	$(BIN)/python -m tests.speed
 
 # Pages that are written by a command.
 docs: setup

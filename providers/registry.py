@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import UsageError
 from providers import credentials
-from providers.local import LocalProvider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +55,8 @@ def connect(
     """
     check_name(name)
     if name == "local":
+        from providers.local import LocalProvider
+
         return LocalProvider(home / "local", local_usd_per_hour, clock)
     # httpx and pydantic are not loaded before a cloud is asked.
     from providers.http import Http

@@ -12,10 +12,9 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata, resources, util
+from functools import cache
+from importlib import resources, util
 from typing import TYPE_CHECKING
-
-import psutil
 
 from lumina_cloud.catalog import cpu_rates, gpus
 from lumina_cloud.core import units
@@ -38,6 +37,8 @@ def local_cpu(home: Path, *, measure: str | None = None) -> Gpu:
     if measure in PRECISIONS and _kept(home, str(measure), cores) is None:
         _measure(home, str(measure), cores)
     rates = tuple(r for name in PRECISIONS if (r := _kept(home, name, cores)) is not None)
+    import psutil
+
     return gpus.cpu(cores=cores, memory_gib=units.gib(psutil.virtual_memory().available), rates=rates)
 
 
@@ -49,6 +50,16 @@ def usable_cores() -> int:
 def _file(home: Path, precision: str, cores: int) -> Path:
     """Return where a measurement is kept: another processor, number of threads, torch or trainer means another measurement."""
     parts = [platform.processor() or platform.machine(), _model_name(), str(cores), os.environ.get("OMP_NUM_THREADS", ""), precision]
+    key = hashlib.sha256("\n".join([*parts, *_what_computes()]).encode()).hexdigest()[:16]
+    return home / "cpu" / f"{precision}-{key}.json"
+
+
+@cache
+def _what_computes() -> tuple[str, ...]:
+    """Return the versions of the libraries, and a hash of the trainer's code."""
+    from importlib import metadata
+
+    parts = []
     for package in ("torch", "deepspeed"):
         try:
             parts.append(metadata.version(package))
@@ -57,8 +68,7 @@ def _file(home: Path, precision: str, cores: int) -> Path:
     code = hashlib.sha256()
     for path in sorted((p for p in resources.files("trainer").iterdir() if p.name.endswith(".py")), key=lambda p: p.name):
         code.update(path.read_bytes())
-    key = hashlib.sha256("\n".join([*parts, code.hexdigest()]).encode()).hexdigest()[:16]
-    return home / "cpu" / f"{precision}-{key}.json"
+    return (*parts, code.hexdigest())
 
 
 def _model_name() -> str:
@@ -70,6 +80,9 @@ def _model_name() -> str:
 
 
 def _kept(home: Path, precision: str, cores: int) -> CpuRates | None:
+    if not (home / "cpu").is_dir():
+        # Nothing was measured here yet, so nothing needs to be told apart: every plan passes this.
+        return None
     path = _file(home, precision, cores)
     try:
         return cpu_rates.from_document(json.loads(path.read_text(encoding="utf-8")))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Engine = Literal["skypilot", "slurm", "kubeflow"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+START: dict[Engine, str] = {"skypilot": "sky launch", "slurm": "sbatch", "kubeflow": "kubectl create -f"}
+"""What a user types before the file's name."""
 FILES: dict[Engine, tuple[str, str]] = {
     "skypilot": ("job_skypilot.yaml.j2", "yaml"),
     "slurm": ("job_slurm.sh.j2", "sh"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-    from lumina_cloud.api import market
+    from lumina_cloud.api import market, watching
     from lumina_cloud.api.documents import of_keeping, of_markets, of_money, of_plans, of_runs
     from lumina_cloud.api.documents.of_money import CostRow
     from lumina_cloud.api.following import Listener
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 CostKey = Literal["model", "arch", "provider", "gpu", "project", "label", "day", "week", "month"]
 COST_KEYS: tuple[CostKey, ...] = get_args(CostKey)
 
-STATUS_RUNS = 50
+STATUS_RUNS = 25
 """Runs that `status` shows when there are more, beside those that go on."""
 
 LEAST_FREE_BYTES = 64 << 20
@@ -417,6 +417,17 @@ class Lumina:
             mine = [r for r in open_rentals if r.run_id == run.run_id]
             runs.append(views.run_status(run, views.running_cost(charges[run.run_id], mine, now), now))
         return of_runs.StatusDocument(runs=runs, rentals=[views.rental_status(r) for r in open_rentals], more=more)
+
+    def pulses(self, run_ids: Sequence[str]) -> dict[str, watching.Pulse]:
+        """Return how the loss and the spending of runs went so far, by run."""
+        from lumina_cloud.api import watching
+
+        now, rentals = self.clock.now(), self.ledger.open_rentals()
+        charges = self.ledger.charges_of(run_ids)
+        return {
+            run_id: watching.pulse(self.ledger.metrics(run_id), charges[run_id], [r for r in rentals if r.run_id == run_id], now)
+            for run_id in run_ids
+        }
 
     def results(self, name: str) -> of_runs.ResultsDocument:
         """Return planned beside actual for one run."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import cpu_benchmark, market, probing, refitting, teaching
+from lumina_cloud.api import cpu_benchmark, probing, refitting, teaching
 from lumina_cloud.api.documents import of_plans, root
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
@@ -19,13 +19,14 @@ from lumina_cloud.planner.learning import Lessons
 from lumina_cloud.planner.learning import lines as lesson_lines
 from lumina_cloud.runs import workloads
 from providers import registry
-from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
+    from lumina_cloud.api import market
     from lumina_cloud.api.session import Session
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.planner.estimate import Interval, MoneyInterval
     from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
+    from providers.contract import OfferQuery
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -151,6 +152,9 @@ def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: 
 
     Raises UsageError for unknown names and when nothing is offered, and what went wrong when no market answered.
     """
+    from lumina_cloud.api import market
+    from providers.contract import OfferQuery
+
     name = None if wanted.gpu is None else gpus.resolve(wanted.gpu).name
     if wanted.provider is not None:
         registry.check_name(wanted.provider)

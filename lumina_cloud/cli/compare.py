@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lumina_cloud.cli import options, output
+from lumina_cloud.cli.sparks import bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lumina_cloud.api.documents import of_runs
-
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def compare(
@@ -54,6 +53,7 @@ def _sections(*, as_json: bool) -> None:
 def _tables(document: of_runs.ComparisonDocument) -> list[RenderableType]:
     from rich.text import Text
 
+    from lumina_cloud.cli import tables
     from lumina_cloud.cli.tables import table
     from lumina_cloud.core import money, units
 
@@ -76,7 +76,7 @@ def _tables(document: of_runs.ComparisonDocument) -> list[RenderableType]:
         )
     curves = _curves(document.runs)
     note = f"at the same tokens: the training loss when each had seen {units.count(document.tokens_in_common)}"
-    return [made, *curves, Text(note, style="dim")]
+    return [made, *curves, Text(note, style="dim"), tables.next_step(f"lumina report {' '.join(r.run for r in document.runs)}")]
 
 
 def _curves(runs: Sequence[of_runs.ComparedRun]) -> list[RenderableType]:
@@ -90,8 +90,7 @@ def _curves(runs: Sequence[of_runs.ComparedRun]) -> list[RenderableType]:
     width = max(len(r.run) for r in runs)
     lines: list[RenderableType] = [Text(f"training loss, {low:.3f} ▁ to {high:.3f} █", style="bold")]
     for r in runs:
-        bars = "".join(BARS[round((p.loss - low) / (high - low or 1.0) * (len(BARS) - 1))] for p in r.curve)
-        lines.append(Text(f"{r.run:<{width}}  {bars}"))
+        lines.append(Text(f"{r.run:<{width}}  {bars([p.loss for p in r.curve], low, high)}"))
     return lines
 
 

@@ -36,3 +36,4 @@ def controller(
             signal.signal(number, end)
         service.serve(chosen, SystemClock(), output.tell, over)
         output.tell("the runs go on without it, and whoever comes next takes them over")
+        output.tell("next: lumina status")

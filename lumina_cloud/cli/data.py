@@ -41,7 +41,7 @@ def prepare(
                 f"{document.documents:,} documents, {document.tokens:,} tokens to train on, {document.validation_tokens:,} held out, "
                 f"{document.upload_bytes / 2**20:,.1f} MiB in {document.shards} shards ({document.seconds:.1f} s)"
             )
-            output.tell(f"lumina launch ... --data {document.path}")
+            output.tell(f"next: lumina plan MODEL --data {document.path}")
 
 
 @app.command()
@@ -67,3 +67,4 @@ def check(
         output.show(f"{about}{document.tokens:,} tokens{where}, {document.upload_bytes / 2**20:,.1f} MiB to upload")
         if document.epochs is not None:
             output.show(f"{document.epochs:.2f} epochs for {document.wanted_tokens:,} tokens")
+        output.tell(f"next: lumina plan {model or 'MODEL'} --data {path}")

@@ -36,3 +36,4 @@ def jobfile(
         except OSError as error:
             raise UsageError(f"cannot write {target}: {error.strerror}", "--out takes a file or a folder") from error
         output.console().print(str(target), markup=False, soft_wrap=True)
+        output.tell(f"next: {jobfiles.START[engine]} {target}")

@@ -102,7 +102,8 @@ def _show_detached(lumina: Lumina, run_id: str, *, as_json: bool) -> None:
         output.emit(LaunchDocument(run=run_id, state=run.state, reason=run.reason, usd="0.00"))
     else:
         output.console().print(f"{run_id}  {run.state}", markup=False)
-        output.tell(f"a controller in the background rents and drives it; lumina logs -f {run_id} follows, lumina stop {run_id} ends it")
+        output.tell("a controller in the background rents and drives it")
+        output.tell(f"next: lumina logs -f {run_id}    or    lumina stop {run_id}")
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
@@ -111,7 +112,9 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
     if as_json:
         output.emit(prepared.as_document())
     else:
-        output.show(*tables.launch(prepared.as_document()), "nothing was rented (--dry-run)")
+        output.show(
+            *tables.launch(prepared.as_document()), "nothing was rented (--dry-run)", tables.next_step("the same without --dry-run")
+        )
 
 
 def _confirm(prepared: Prepared, *, yes: bool) -> None:

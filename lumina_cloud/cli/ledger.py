@@ -35,6 +35,7 @@ def backup(
             output.emit(document)
         else:
             output.console().print(document.path, markup=False, soft_wrap=True)
+            output.tell(f"next: keep a copy elsewhere; lumina ledger restore {document.path}    puts it back")
 
 
 @app.command()
@@ -82,6 +83,7 @@ def verify(
             raise LedgerError(f"{document.ledger}: " + "\n".join(document.problems), document.way_back)
         said = ", ".join(f"{count:,} {name}" for name, count in document.rows.items() if count)
         output.console().print(f"{document.ledger} is whole: {said or 'nothing in it yet'}", markup=False, soft_wrap=True)
+        output.tell("next: lumina ledger backup")
 
 
 @app.command("export")
@@ -98,6 +100,7 @@ def export_(
             count = keeping.export(lumina.ledger, None if path == "-" else Path(path), sys.stdout.write)
         if path != "-":
             output.tell(f"{count:,} rows in {path}")
+            output.tell(f"next: lumina ledger import {path}    where it is to go")
 
 
 @app.command("import")
@@ -118,6 +121,7 @@ def import_(
         else:
             said = ", ".join(f"{count:,} {name}" for name, count in document.added.items())
             output.console().print(f"added {said or 'nothing: all of it was here'}", markup=False, soft_wrap=True)
+            output.tell("next: lumina ledger verify")
 
 
 def rebuild_ledger(*, yes: bool, as_json: bool) -> None:
@@ -177,6 +181,7 @@ def prune(
                     output.emit(document)
                 else:
                     _say_found(found)
+                    output.tell("next: the same without --dry-run" if found else "next: lumina status")
                 return
             _remove(lumina.session, found, yes=yes, as_json=json)
 
@@ -192,6 +197,7 @@ def _remove(session: Session, found: list[Removable], *, yes: bool, as_json: boo
         output.emit(document)
     else:
         output.console().print(f"{units.n_bytes(document.bytes)} freed; the ledger keeps what the runs were", markup=False)
+        output.tell("next: lumina status")
 
 
 def _say_found(found: list[Removable]) -> None:

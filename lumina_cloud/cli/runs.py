@@ -159,6 +159,7 @@ def results(run: options.Run = "last", json: options.Json = False, debug: option
 
 def status(
     everything: Annotated[bool, typer.Option("--all", help="All runs, not the newest only.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show how loss and spending move, until nothing goes on.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -168,6 +169,11 @@ def status(
         from lumina_cloud.cli import tables
 
         with Lumina() as lumina:
+            if watch:
+                from lumina_cloud.cli import watching
+
+                watching.watch(lumina, as_json=json)
+                return
             document = lumina.status(everything=everything)
         if json:
             output.emit(document)
@@ -200,3 +206,4 @@ def report(
             output.emit(of_runs.ReportDocument(path=str(path)))
         else:
             output.console().print(str(path), markup=False, soft_wrap=True)
+            output.tell("next: open it in a browser, or send it: it is one file")

@@ -28,3 +28,4 @@ def sample(
             output.emit(document)
         else:
             output.console().print(document.text, markup=False, highlight=False, soft_wrap=True)
+            output.tell(f"next: lumina weights {run} --to FOLDER")

@@ -63,7 +63,8 @@ def up(
         output.tell(f"the sandbox {'is up' if started else 'was up already'} (process {document['pid']})")
         for key in UP_KEYS[:3]:
             output.tell(f"  {key.removesuffix('_url'):7} {document[key]}")
-        output.tell("use it: lumina plan b1 --live --sandbox, or LUMINA_SANDBOX=1; end it: lumina sandbox down")
+        output.tell("every verb with --sandbox, or LUMINA_SANDBOX=1, works on it; lumina sandbox down ends it")
+        output.tell("next: lumina plan debug --live --sandbox")
 
 
 @app.command()
@@ -77,7 +78,8 @@ def down(json: options.Json = False, debug: options.Debug = False) -> None:
         if json:
             output.emit(of_sandbox.DownDocument(stopped=stopped))
         else:
-            output.tell("the sandbox is down" if stopped else "no sandbox was up")
+            output.tell("the sandbox is down; what was rehearsed stays in its ledger" if stopped else "no sandbox was up")
+            output.tell("next: lumina sandbox up")
 
 
 @app.command()
@@ -91,15 +93,16 @@ def status(json: options.Json = False, debug: options.Debug = False) -> None:
         if json:
             output.emit(of_sandbox.SandboxStatusDocument.model_validate(document))
             return
-        from rich.table import Table
-
+        from lumina_cloud.cli import tables
         from lumina_cloud.core import untrusted
 
-        table = Table("provider", "id", "state", "tag", "billed", title=f"invoice ${document['invoice_usd']}", title_justify="left")
+        made = tables.table(
+            f"the sandbox's own invoice: ${document['invoice_usd']}", "provider", "id", "state", "tag", "billed", right=("billed",)
+        )
         for one in document["instances"]:
             cells = [untrusted.line(str(one[key])) for key in ("provider", "id", "state", "tag")]
-            table.add_row(*cells, f"${one['usd_billed']}")
-        output.show(table)
+            made.add_row(*cells, f"${one['usd_billed']}")
+        output.show(made, tables.next_step("lumina costs --check --sandbox"))
 
 
 @app.command("faults")
@@ -150,12 +153,12 @@ def _show_faults(home: Path, *, as_json: bool) -> None:
         known = [{"name": one.name, "kind": one.kind, "what": one.what, "armed": count[one.name]} for one in faults.CATALOGUE]
         output.emit(of_sandbox.FaultsDocument.model_validate({"faults": known, "armed": armed}))
         return
-    from rich.table import Table
+    from lumina_cloud.cli import tables
 
-    table = Table("fault", "strikes", "what it does", "armed")
+    made = tables.table("what can go wrong", "fault", "strikes", "what it does", "armed", right=("armed",), whole=("fault",))
     for one in faults.CATALOGUE:
-        table.add_row(one.name, one.kind, one.what, str(count[one.name] or ""))
-    output.show(table)
+        made.add_row(one.name, one.kind, one.what, str(count[one.name] or ""))
+    output.show(made, tables.next_step("lumina sandbox faults NAME    or    lumina sandbox faults --clear"))
 
 
 def _plain(armed: Any) -> dict[str, Any]:

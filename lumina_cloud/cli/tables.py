@@ -38,6 +38,11 @@ def table(title: str, *columns: str, right: Iterable[str] = (), whole: Iterable[
     return made
 
 
+def next_step(words: str) -> Text:
+    """Return the last line of an answer: what to type next."""
+    return Text(f"next: {words}", style="dim")
+
+
 # --- plan ----------------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +221,7 @@ STATE_STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow"}
 def status(document: of_runs.StatusDocument, *, width: int) -> list[RenderableType]:
     """Return runs, newest first, and the rentals that may cost money, for a terminal of `width` columns."""
     if not document.runs:
-        return [Text("no runs yet"), Text("next: lumina plan debug --arch all", style="dim")]
+        return [Text("no runs yet"), next_step("lumina plan debug --arch all")]
     names = ["run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about"]
     if width < WIDE:
         names = [name for name in names if name not in ("where", "since")]
@@ -227,11 +232,11 @@ def status(document: of_runs.StatusDocument, *, width: int) -> list[RenderableTy
     if document.more:
         made.caption = "and older ones: lumina status --all"
     if not document.rentals:
-        return [made, Text("nothing is rented now", style="green")]
+        return [made, Text("nothing is rented now", style="green"), next_step("lumina results last    or    lumina plan MODEL")]
     rented = table("rented now", "rental", "provider", "instance", "state")
     for rental in document.rentals:
         rented.add_row(rental.rental, rental.provider, rental.instance or "-", rental.state)
-    return [made, rented, Text("next: lumina logs -f last    or    lumina stop last", style="dim")]
+    return [made, rented, next_step("lumina status --watch    or    lumina logs -f last    or    lumina stop last")]
 
 
 def _status_cells(r: of_runs.RunStatus) -> dict[str, RenderableType]:
@@ -272,7 +277,7 @@ def results(document: of_runs.ResultsDocument) -> list[RenderableType]:
     size = sum(a.bytes for a in document.artifacts)
     parts += ["", Text(f"{len(document.artifacts)} files, {units.n_bytes(size)}, in {document.folder}")]
     verb = "resume" if document.state in ("failed", "stopped") else "report"
-    return [*parts, Text(f"next: lumina {verb} {document.run}", style="dim")]
+    return [*parts, next_step(f"lumina {verb} {document.run}")]
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import table
+from lumina_cloud.cli.tables import next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents import of_plans
 
 
-def backwards(found: of_plans.Backwards) -> list[RenderableType]:
-    """Return the answers to a goal, the best first."""
+def backwards(found: of_plans.Backwards, *, planned_too: bool = False) -> list[RenderableType]:
+    """Return the answers to a goal, the best first. With `planned_too` the first one's plan follows, and says what to do next."""
     wanted = [f"{money.show(Decimal(found.budget_usd))}"] if found.budget_usd is not None else []
     wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
     wanted += [f"a loss of {found.target_loss:g}"] if found.target_loss is not None else []
     if not found.answers:
-        return [Text(found.why_none, style="bold red")]
+        return [Text(found.why_none, style="bold red"), next_step("a larger --budget, a later --deadline, or lumina plan debug")]
     best = found.answers[0]
     title = Text(f"for {' and '.join(wanted)}: ", style="bold")
     title.append(f"{units.count(best.parameters_active)} active parameters, {best.arch}", style="bold green")
@@ -35,13 +35,17 @@ def backwards(found: of_plans.Backwards) -> list[RenderableType]:
             *(f"{a.loss.mid:.3f}", units.duration(a.hours.mid * 3600), money.show(Decimal(a.usd.high))),
             f"{a.count} x {a.gpu} ({a.provider})",
         )
-    return [title, "", made, Text(f"the first, planned forwards: {best.type}", style="dim"), ""]
+    parts: list[RenderableType] = [title, "", made]
+    return parts if planned_too else [*parts, next_step(best.type)]
 
 
 def accuracy(document: of_plans.AccuracyDocument) -> list[RenderableType]:
     """Return how plans turned out: each figure over all runs, then run by run."""
     if not document.rows:
-        return [Text("no run has finished yet: nothing to hold plans against", style="bold"), Text("next: lumina launch debug")]
+        return [
+            Text("no run has finished yet: nothing to hold plans against", style="bold"),
+            next_step("lumina launch debug --provider local --max-cost 0.10 --follow"),
+        ]
     names = ("runs", "actual / predicted", "off by, median", "in the interval")
     whole = table(f"how the plans of {document.runs} finished runs turned out", "figure", *names, right=names)
     for f in document.figures:
@@ -54,7 +58,8 @@ def accuracy(document: of_plans.AccuracyDocument) -> list[RenderableType]:
         ratio = Text(f"{r.ratio:.3f}", style="green" if r.within else "yellow")
         each.add_row(r.run, f"{r.gpu} ({r.provider})", r.figure.replace("_", " "), f"{r.predicted:,.4g}", f"{r.actual:,.4g}", ratio)
     note = f"the newest {ROWS} rows; --json and --csv have all" if len(document.rows) > ROWS else ""
-    return [whole, each, Text(f"{note}\nlumina accuracy --physics: against published measurements".strip(), style="dim")]
+    notes = [Text(note, style="dim")] if note else []
+    return [whole, each, *notes, next_step("lumina accuracy --physics    against published measurements")]
 
 
 ROWS = 50

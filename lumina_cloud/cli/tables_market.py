@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import WIDE, moment, table
+from lumina_cloud.cli.tables import WIDE, moment, next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def offers(document: of_markets.OffersDocument, *, width: int) -> list[Renderabl
     for failed in document.failed:
         parts.append(Text(f"* {failed.provider}: {failed.message}", style="yellow"))
         parts += [Text(f"  {line}", style="dim") for line in failed.hint.splitlines()]
-    if document.offers:
-        parts.append(Text("next: lumina plan MODEL --live", style="dim"))
-    return parts
+    return [
+        *parts,
+        next_step("lumina plan MODEL --live" if document.offers else "lumina offers    without options shows all that there is"),
+    ]
 
 
 def _offer_cells(o: of_markets.OfferRow) -> dict[str, RenderableType]:
@@ -63,7 +64,7 @@ def prices(document: of_markets.PricesDocument) -> list[RenderableType]:
         book.add_row(f"{b.count} x {b.gpu}", b.provider, price(b.usd_per_hour), kind(b.interruptible), b.date or "undated", b.source)
     parts.append(book if document.book else Text("the price book has no price for it", style="yellow"))
     if not document.seen:
-        return [*parts, Text("no market price was seen yet"), Text("next: lumina offers", style="dim")]
+        return [*parts, Text("no market price was seen yet"), next_step("lumina offers")]
     made = table(
         "seen on the market",
         "GPU",
@@ -93,7 +94,7 @@ def prices(document: of_markets.PricesDocument) -> list[RenderableType]:
             price(str(max(amounts))),
             str(len(seen)),
         )
-    return [*parts, made, Text("next: lumina offers    looks again", style="dim")]
+    return [*parts, made, next_step("lumina offers    looks again")]
 
 
 _MARKS = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "warning": ("warning", "yellow"), "failed": ("failed", "bold red")}
@@ -106,7 +107,8 @@ def doctor(document: of_markets.DoctorDocument) -> list[RenderableType]:
         word, style = _MARKS[check.state]
         made.add_row(check.name, Text(word, style=style), Text(check.message), Text(check.hint or "-"))
     verdict = Text("nothing is broken", style="green") if document.ok else Text("something is broken: see above", style="bold red")
-    return [made, verdict]
+    asking = any(check.state == "missing" and check.provider is not None for check in document.checks)
+    return [made, verdict, next_step("lumina init    says where a key is put" if asking else "lumina plan debug --live")]
 
 
 def kind(interruptible: bool) -> str:

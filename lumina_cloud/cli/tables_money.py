@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import table
+from lumina_cloud.cli.tables import next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def costs(document: of_money.CostsDocument) -> list[RenderableType]:
     """Return spending by one key, the total first, and where the month is going."""
     total = Text(f"{_usd(document.total_usd)} spent in all", style="bold")
     if document.total is None or not document.rows:
-        return [total, *_forecast(document.forecast)]
+        return [total, *_forecast(document.forecast), next_step("lumina plan debug --arch all")]
     figures = ("cost", "training", "lost", "hours", "runs", "tokens", "$/B tokens", "$/loss", "planned", "actual")
     made = table(f"by {document.by}", document.by, *figures, right=figures)
     for row in [*document.rows, *([document.total] if len(document.rows) > 1 and document.by != "label" else [])]:
@@ -40,7 +40,9 @@ def costs(document: of_money.CostsDocument) -> list[RenderableType]:
             _maybe(row.actual_usd),
             style="bold" if row is document.total else None,
         )
-    return [total, made, *_lost(document.total), *_forecast(document.forecast)]
+    other = "month" if document.by != "month" else "provider"
+    following = next_step(f"lumina report    or    lumina costs --by {other}    or, with the providers' bills, lumina costs --check")
+    return [total, made, *_lost(document.total), *_forecast(document.forecast), following]
 
 
 def _lost(total: of_money.CostRow) -> list[RenderableType]:
@@ -65,7 +67,7 @@ def _forecast(forecast: of_money.Forecast | None) -> list[RenderableType]:
 def budget(document: of_money.BudgetDocument) -> list[RenderableType]:
     """Return the caps and what is left of them."""
     if not document.budgets:
-        return [Text("no budget is set"), *_forecast(document.forecast), Text("next: lumina budget 50 --project NAME", style="dim")]
+        return [Text("no budget is set"), *_forecast(document.forecast), next_step("lumina budget 50 --project NAME")]
     figures = ("cap", "spent", "promised", "left", "used", "by the end")
     made = table(f"budgets, {document.month}", "project", "month", *figures, right=figures)
     for row in document.budgets:
@@ -79,7 +81,7 @@ def budget(document: of_money.BudgetDocument) -> list[RenderableType]:
             f"{row.percent:.0f} %",
             Text(_usd(row.forecast_usd), style="bold red" if row.over else ""),
         )
-    return [made, *_forecast(document.forecast)]
+    return [made, *_forecast(document.forecast), next_step("lumina costs --by project")]
 
 
 def check(document: of_money.CheckDocument) -> list[RenderableType]:
@@ -102,7 +104,8 @@ def check(document: of_money.CheckDocument) -> list[RenderableType]:
         head.append(f"   {document.unexplained} NOT EXPLAINED", style="bold red")
     else:
         head.append("   every line is equal or explained", style="green")
-    return [head, *([made] if document.lines else []), *(Text(f"· {note}", style="dim") for note in document.notes)]
+    notes = [Text(f"· {note}", style="dim") for note in document.notes]
+    return [head, *([made] if document.lines else []), *notes, next_step("lumina costs --by provider")]
 
 
 def _usd(text: str) -> str:

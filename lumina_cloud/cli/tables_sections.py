@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import table
+from lumina_cloud.cli.tables import next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -102,4 +102,4 @@ def _memory(d: SectionsDocument) -> list[RenderableType]:
     made = table("memory tips, each alone, GiB a GPU at most", "tip", *figures, "fits", right=figures)
     for t in d.memory_tips:
         made.add_row(t.name, f"{t.before_gib:.1f}", f"{t.after_gib:.1f}", f"{t.saved_percent:.0f} %", "yes" if t.fits else "no")
-    return [made, Text(f"· {d.memory_example}", style="dim"), Text("next: lumina plan --budget 50 --deadline 48h --arch all")]
+    return [made, Text(f"· {d.memory_example}", style="dim"), next_step("lumina plan --budget 50 --deadline 48h --arch all")]

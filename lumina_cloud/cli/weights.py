@@ -31,3 +31,4 @@ def weights(
             output.emit(document)
         else:
             output.console().print(document.load, markup=False, highlight=False, soft_wrap=True)
+            output.tell(f"next: read {document.path}/README.md, the model's card")

@@ -1,9 +1,9 @@
 """The database under the ledger: a SQLite file by default, PostgreSQL by address. Opens, reads, and hands out write transactions.
 
-Reading uses plain SQL that both databases understand, and for SQLite the standard library alone: a command that only reads does not
-wait for SQLAlchemy. Writing goes through SQLAlchemy. SQLite runs in WAL mode with full synchronisation: money that was committed
-stays. On both databases one write transaction runs at a time (BEGIN IMMEDIATE; an advisory lock), so that what a transaction has
-read is still true when it commits.
+Reading uses plain SQL that both databases understand. A SQLite file is read and written by the standard library alone: no command waits
+for SQLAlchemy, which makes the tables, brings them up to date, and writes to PostgreSQL. SQLite runs in WAL mode with full
+synchronisation: money that was committed stays. On both databases one write transaction runs at a time (BEGIN IMMEDIATE; an advisory
+lock), so that what a transaction has read is still true when it commits.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import LedgerError, UsageError
 from lumina_cloud.ledger import mark, sqlite_file
 from lumina_cloud.ledger.rows import BrokenSeal
+from lumina_cloud.ledger.writer import SqliteWriter
+from lumina_cloud.ledger.writer import connect as connect_for_writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
     from lumina_cloud.core.clock import Clock
+    from lumina_cloud.ledger.writer import Writer
 
 HEAD = "0007"
 """The newest revision in `migrations/versions`; a test holds the two equal."""
@@ -59,11 +62,13 @@ class Database:
     url: str
     clock: Clock
     _reader: sqlite3.Connection | None = None
+    _writers: list[sqlite3.Connection] = field(default_factory=list)
+    """Connections for writing that wait for the next transaction."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
     def engine(self) -> Engine:
-        """Return SQLAlchemy's engine, for writing."""
+        """Return SQLAlchemy's engine: for migrations and imports, and for all of PostgreSQL."""
         from lumina_cloud.ledger import engines
 
         return engines.make(self.url, BUSY_SECONDS)
@@ -86,16 +91,40 @@ class Database:
         return [str(row["detail"]) for row in self.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Give a connection within a write transaction; it is committed by `commit`, else rolled back. Raises LedgerError."""
+    def writing(self) -> Iterator[Writer]:
+        """Give a writer within a write transaction; it is committed by `commit`, else rolled back. Raises LedgerError."""
+        if self.path is None:
+            from lumina_cloud.ledger.engines import TableWriter
+
+            with self.writing_by_engine() as connection:
+                yield TableWriter(connection)
+            return
+        with errors_of(self.where, self.path):
+            own = self._take_connection(self.path)
+            try:
+                _begin(lambda: own.execute("BEGIN IMMEDIATE"), own.rollback, sqlite3.OperationalError)
+                yield SqliteWriter(own)
+            except BaseException:
+                own.close()  # which rolls back
+                raise
+            if own.in_transaction:
+                own.rollback()
+            with self._lock:
+                self._writers.append(own)
+
+    @contextmanager
+    def writing_by_engine(self) -> Iterator[Connection]:
+        """Give SQLAlchemy's connection within a write transaction, for migrations and imports; else as `writing`."""
+        from sqlalchemy.exc import OperationalError
+
         with errors_of(self.where, self.path), self.engine.connect().execution_options(writes=True) as connection:
-            self._begin(connection)
+            _begin(connection.begin, connection.rollback, OperationalError)
             yield connection
 
-    def commit(self, connection: Connection, commits: int, ledger_id: str) -> None:
+    def commit(self, writer: Writer | Connection, commits: int, ledger_id: str) -> None:
         """Commit, and note beside a SQLite file how far it has come."""
         with edge("ledger.commit"):
-            connection.commit()
+            writer.commit()
             sent()
             if self.path is not None:
                 mark.write(self.path, mark.Mark(ledger_id, commits))
@@ -103,27 +132,34 @@ class Database:
     def close(self) -> None:
         """Let go of the database."""
         with self._lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+            for connection in (*self._writers, *([] if self._reader is None else [self._reader])):
+                connection.close()
+            self._reader = None
+            self._writers.clear()
         if "engine" in self.__dict__:
             self.engine.dispose()
 
-    @staticmethod
-    def _begin(connection: Connection) -> None:
-        """Begin, asking again while others hold the lock: SQLite serves writers in no order, so one may be late many times."""
-        from sqlalchemy.exc import OperationalError
+    def _take_connection(self, path: Path) -> sqlite3.Connection:
+        """Return a connection for writing that no other thread has."""
+        with self._lock:
+            if self._writers:
+                return self._writers.pop()
+        return connect_for_writing(path, BUSY_SECONDS)
 
-        give_up = time.monotonic() + max(PATIENCE_SECONDS if BUSY_SECONDS >= 1 else 0.0, BUSY_SECONDS)
-        while True:
-            try:
-                connection.begin()
-                return
-            except OperationalError as error:
-                busy = (getattr(error.orig, "sqlite_errorname", "") or "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-                if not busy or time.monotonic() > give_up:
-                    raise
-                connection.rollback()
+
+def _begin(begin: Callable[[], object], undo: Callable[[], object], busy_error: type[Exception]) -> None:
+    """Begin, asking again while others hold the lock: SQLite serves writers in no order, so one may be late many times."""
+    give_up = time.monotonic() + max(PATIENCE_SECONDS if BUSY_SECONDS >= 1 else 0.0, BUSY_SECONDS)
+    while True:
+        try:
+            begin()
+            return
+        except busy_error as error:
+            cause = getattr(error, "orig", None) or error
+            busy = (getattr(cause, "sqlite_errorname", "") or "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+            if not busy or time.monotonic() > give_up:
+                raise
+            undo()
 
 
 def open_database(home: Path, clock: Clock, url: str = "") -> Database:

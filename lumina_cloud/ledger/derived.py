@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select, update
 
 from lumina_cloud.ledger import spending, sqlite_file
 from lumina_cloud.ledger.records import ChargeRecord, EventRecord, FactRecord, RentalRecord, RunRecord, SpendingRecord
-from lumina_cloud.ledger.rows import KEYS, TABLES, columns, from_stored, seal, to_record, to_row
+from lumina_cloud.ledger.rows import FIRST_EVENT, KEYS, TABLES, columns, from_stored, seal, to_record, to_row
 from lumina_cloud.ledger.tables import Base
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Query = Callable[[str], Iterable[Mapping[str, Any]]]
 
 BATCH = 1000
-FIRST_EVENT = "0" * 16
-"""What the first event names as the seal of the one before it."""
 
 
 def table(cls: type[Any]) -> Table:

@@ -3,14 +3,54 @@ dialect describes, so that each write transaction starts with BEGIN IMMEDIATE.""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import create_engine, event, inspect, make_url, text
+from sqlalchemy import and_, create_engine, delete, event, insert, inspect, make_url, text, update
 
 from lumina_cloud.core.errors import LedgerError, UsageError
+from lumina_cloud.ledger.derived import table
+from lumina_cloud.ledger.rows import TABLES, to_record, to_row
+from lumina_cloud.ledger.writer import PRAGMAS, columns_beside_the_key, key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import URL, Connection, Engine
+
+
+Record = TypeVar("Record")
+
+
+class TableWriter:
+    """Writes through SQLAlchemy's tables, into any database that it knows: a `lumina_cloud.ledger.writer.Writer`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def select(self, cls: type[Record], tail: str = "", parameters: Mapping[str, Any] | None = None) -> list[Record]:
+        """Return records."""
+        found = self._connection.execute(text(f"SELECT * FROM {TABLES[cls]} {tail}"), dict(parameters or {}))
+        return [to_record(cls, dict(row)) for row in found.mappings()]
+
+    def insert(self, record: Any) -> None:
+        """Add a record."""
+        self._connection.execute(insert(table(type(record))).values(to_row(record)))
+
+    def replace(self, record: Any) -> bool:
+        """Put a record in the place of the one with its key."""
+        target, row = table(type(record)), to_row(record)
+        where = [target.c[name] == value for name, value in key_of(record).items()]
+        values = {name: row[name] for name in columns_beside_the_key(record, row)}
+        return self._connection.execute(update(target).where(*where).values(values)).rowcount == 1
+
+    def delete(self, cls: type[Any], **equal: Any) -> int:
+        """Remove rows."""
+        target = table(cls)
+        return self._connection.execute(delete(target).where(and_(*(target.c[name] == value for name, value in equal.items())))).rowcount
+
+    def commit(self) -> None:
+        """Make the transaction last."""
+        self._connection.commit()
 
 
 def make(url: str, busy_seconds: float) -> Engine:
@@ -54,7 +94,7 @@ def _configure_sqlite(engine: Engine, busy_seconds: float) -> None:
     def _connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", *PRAGMAS):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

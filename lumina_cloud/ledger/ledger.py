@@ -28,7 +28,7 @@ from lumina_cloud.ledger.records import (
     SpendingRecord,
     SweepRecord,
 )
-from lumina_cloud.ledger.rows import TABLES, to_record
+from lumina_cloud.ledger.rows import TABLES, stored_moment, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -91,14 +91,14 @@ class Ledger:
         """Give a write transaction; it commits at the end and rolls back on any exception. Raises LedgerError."""
         from lumina_cloud.ledger.transaction import Transaction as Writing
 
-        with self.database.writing() as connection:
-            tx = Writing(connection, self.database.clock)
+        with self.database.writing() as writer:
+            tx = Writing(writer, self.database.clock)
             fence = _fence.get()
             if fence is not None:
                 fence(tx)
             yield tx
             commits, ledger_id = tx.finish()
-            self.database.commit(connection, commits, ledger_id)
+            self.database.commit(writer, commits, ledger_id)
 
     # --- plans and runs -------------------------------------------------------------------------------------------------
 
@@ -280,9 +280,7 @@ class Ledger:
 
     def _moment(self, moment: datetime) -> datetime | str:
         """Return a moment as the database compares it."""
-        from datetime import UTC
-
-        return moment if self.database.path is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return moment if self.database.path is None else stored_moment(moment)
 
     def _one(self, cls: type[Record], tail: str, **parameters: Any) -> Record | None:
         return next(iter(self._all(cls, tail, **parameters)), None)

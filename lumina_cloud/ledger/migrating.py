@@ -29,7 +29,7 @@ def migrate(ledger: Database, revision: str | None) -> None:
         backups.before_migration(ledger, revision)
     config = Config()
     config.set_main_option("script_location", "lumina_cloud:ledger/migrations")
-    with ledger.writing() as connection:
+    with ledger.writing_by_engine() as connection:
         # Another process may have migrated while this one waited for the lock.
         if MigrationContext.configure(connection).get_current_revision() == database.HEAD:
             return

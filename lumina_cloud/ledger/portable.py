@@ -101,7 +101,7 @@ def put(database: Database, records: Iterable[Any], *, event: str = "ledger.impo
     Events get new places after those that are there. Raises LedgerError when a row is there already and holds something else.
     """
     added: dict[str, int] = {}
-    with database.writing() as connection:
+    with database.writing_by_engine() as connection:
         facts = {row["name"]: row["value"] for row in connection.execute(select(derived.table(FactRecord))).mappings()}
         _count, last, head = facts["events"].split()
         chain = _Chain(int(last), head, _known_events(connection))

@@ -59,6 +59,9 @@ KEYS: dict[type[Any], tuple[str, ...]] = {
 }
 """What makes two rows of a table the same one."""
 
+FIRST_EVENT = "0" * 16
+"""What the first event names as the seal of the one before it."""
+
 _MONEY = ("usd", "usd_per_hour", "usd_cap")
 _KINDS: dict[str, Kind] = {"int": "whole", "float": "float", "bool": "flag", "datetime": "time", "Decimal": "usd"}
 
@@ -105,6 +108,29 @@ def to_row(record: Any) -> dict[str, Any]:
         row[column.name] = money.to_micros(value) if column.kind == "usd" else value
     row["seal"] = seal(record)
     return row
+
+
+def stored_row(record: Any) -> dict[str, Any]:
+    """Return a record as columns of a SQLite file: times in UTC as text, flags as 0 and 1. Raises ValueError for a naive time."""
+    kinds = {column.name: column.kind for column in columns(type(record))}
+    return {name: _stored(kinds.get(name, "text"), value) for name, value in to_row(record).items()}
+
+
+def stored_moment(moment: datetime) -> str:
+    """Return a moment as a SQLite file holds it. Raises ValueError for a naive one."""
+    if moment.tzinfo is None:
+        raise ValueError(f"naive time: {moment!r}")
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _stored(kind: Kind, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind == "time":
+        return stored_moment(value)
+    if kind == "json":
+        return json.dumps(value)
+    return int(value) if kind == "flag" else value
 
 
 def to_record(cls: type[Record], row: Mapping[str, Any]) -> Record:

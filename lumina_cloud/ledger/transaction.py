@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import delete, insert, select, update
-
 from lumina_cloud.ledger import curves, notices, spending
-from lumina_cloud.ledger.derived import FIRST_EVENT, table
 from lumina_cloud.ledger.records import (
     ArtifactRecord,
     BudgetRecord,
@@ -26,16 +23,16 @@ from lumina_cloud.ledger.records import (
     SpendingRecord,
     SweepRecord,
 )
-from lumina_cloud.ledger.rows import KEYS, seal, to_record, to_row
+from lumina_cloud.ledger.rows import FIRST_EVENT, KEYS, seal
+from lumina_cloud.ledger.writer import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
-
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger.records import MetricRecord
     from lumina_cloud.ledger.spending import Cells
+    from lumina_cloud.ledger.writer import Writer
 
 Record = TypeVar("Record")
 
@@ -47,11 +44,11 @@ _TOUCHES_RENTAL = {"state", "gpu", "training_at", "work_ended_at", "saved_at", "
 class Transaction:
     """What can be written. Made by `Ledger.transaction`."""
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
-        self._connection = connection
+    def __init__(self, writer: Writer, clock: Clock) -> None:
+        self._writer = writer
         self._clock = clock
         self._before: dict[str, Cells] = {}
-        self._facts = {f.name: f.value for f in self._select(FactRecord)}
+        self._facts = {f.name: f.value for f in writer.select(FactRecord)}
         count, last, head = self._facts.get("events", f"0 0 {FIRST_EVENT}").split()
         self._events, self._last_event, self._head = int(count), int(last), head
 
@@ -59,11 +56,11 @@ class Transaction:
 
     def add_plan(self, plan: PlanRecord) -> None:
         """Keep a plan."""
-        self._insert(plan)
+        self._writer.insert(plan)
 
     def add_run(self, run: RunRecord) -> None:
         """Keep a new run."""
-        self._insert(run)
+        self._writer.insert(run)
 
     def update_run(self, run_id: str, **fields: Any) -> None:
         """Change fields of a run. Raises LookupError when there is no such run."""
@@ -73,14 +70,14 @@ class Transaction:
         if _TOUCHES_RUN & fields.keys():
             self._touch(run_id)
         after = replace(run, **fields)
-        self._replace(after)
+        self._writer.replace(after)
         for notice in notices.of_change(run, after, self._clock.now()):
             self.add_notice(notice)
 
     def add_rental(self, rental: RentalRecord) -> None:
         """Keep a new rental."""
         self._touch(rental.run_id)
-        self._insert(rental)
+        self._writer.insert(rental)
 
     def update_rental(self, rental_id: str, **fields: Any) -> None:
         """Change fields of a rental. Raises LookupError when there is no such rental."""
@@ -90,7 +87,7 @@ class Transaction:
         if _TOUCHES_RENTAL & fields.keys():
             self._touch(rental.run_id)
         after = replace(rental, **fields)
-        self._replace(after)
+        self._writer.replace(after)
         for notice in notices.of_interruption(rental, after, self._clock.now()):
             self.add_notice(notice)
 
@@ -112,7 +109,7 @@ class Transaction:
     def add_event(self, kind: str, *, run_id: str | None = None, rental_id: str | None = None, **data: Any) -> None:
         """Append an event."""
         event = EventRecord(self._last_event + 1, self._clock.now(), run_id, rental_id, kind, data, previous=self._head)
-        self._insert(event)
+        self._writer.insert(event)
         self._events, self._last_event, self._head = self._events + 1, event.event_id, seal(event)
 
     def put_prices(self, prices: Sequence[PriceRecord]) -> None:
@@ -127,10 +124,9 @@ class Transaction:
 
     def put_artifacts(self, run_id: str, artifacts: Sequence[ArtifactRecord]) -> None:
         """Replace the list of a run's files."""
-        artifacts_table = table(ArtifactRecord)
-        self._connection.execute(delete(artifacts_table).where(artifacts_table.c.run_id == run_id))
+        self._writer.delete(ArtifactRecord, run_id=run_id)
         for artifact in artifacts:
-            self._insert(artifact)
+            self._writer.insert(artifact)
 
     def set_budget(self, budget: BudgetRecord) -> None:
         """Set a cap, or replace the one of the same project and month."""
@@ -139,8 +135,7 @@ class Transaction:
 
     def remove_budget(self, project: str, month: str) -> bool:
         """Remove a cap and return whether there was one."""
-        budgets = table(BudgetRecord)
-        gone = self._connection.execute(delete(budgets).where(budgets.c.project == project, budgets.c.month == month)).rowcount > 0
+        gone = self._writer.delete(BudgetRecord, project=project, month=month) > 0
         if gone:
             self.add_event("budget.removed", project=project, month=month)
         return gone
@@ -152,7 +147,7 @@ class Transaction:
     def add_notice(self, notice: NoticeRecord) -> None:
         """Put a notice up for sending, unless one of the same id was."""
         if self._get(NoticeRecord, notice.notice_id) is None:
-            self._insert(notice)
+            self._writer.insert(notice)
 
     def notice(self, notice_id: str) -> NoticeRecord | None:
         """Return a notice by its id."""
@@ -170,15 +165,16 @@ class Transaction:
 
     def active_runs(self, states: Sequence[str]) -> list[RunRecord]:
         """Return the runs in the given states."""
-        return self._select(RunRecord, table(RunRecord).c.state.in_(states))
+        named = {f"state{n}": state for n, state in enumerate(states)}
+        return self._writer.select(RunRecord, f"WHERE state IN ({', '.join(f':{name}' for name in named)})", named)
 
     def charges(self, run_id: str) -> list[ChargeRecord]:
         """Return all charges of a run, those that no more count among them."""
-        return self._select(ChargeRecord, table(ChargeRecord).c.run_id == run_id)
+        return self._of_run(ChargeRecord, run_id)
 
     def rentals(self, run_id: str) -> list[RentalRecord]:
         """Return a run's rentals."""
-        return self._select(RentalRecord, table(RentalRecord).c.run_id == run_id)
+        return self._of_run(RentalRecord, run_id)
 
     def lease(self, run_id: str) -> LeaseRecord | None:
         """Return which controller drives a run."""
@@ -186,11 +182,11 @@ class Transaction:
 
     def holds(self, run_id: str) -> list[HoldRecord]:
         """Return what is, or was, kept back for a run's rentals."""
-        return self._select(HoldRecord, table(HoldRecord).c.run_id == run_id)
+        return self._of_run(HoldRecord, run_id)
 
     def budgets(self) -> list[BudgetRecord]:
         """Return all caps."""
-        return self._select(BudgetRecord)
+        return self._writer.select(BudgetRecord)
 
     def spending(self, dimension: str, key: str) -> SpendingRecord | None:
         """Return the money under one key as it was when the transaction began."""
@@ -198,8 +194,8 @@ class Transaction:
 
     def spending_of(self, dimension: str, prefix: str) -> list[SpendingRecord]:
         """Return the money under all keys that begin so."""
-        cells = table(SpendingRecord)
-        return self._select(SpendingRecord, cells.c.dimension == dimension, cells.c.key >= prefix, cells.c.key < f"{prefix}\U0010ffff")
+        where = "WHERE dimension = :dimension AND key >= :low AND key < :high"
+        return self._writer.select(SpendingRecord, where, {"dimension": dimension, "low": prefix, "high": f"{prefix}\U0010ffff"})
 
     # --- the end of it --------------------------------------------------------------------------------------------------
 
@@ -228,7 +224,7 @@ class Transaction:
         if run is None:
             return {}
         charges = self.charges(run_id)
-        return spending.cells(run, self._select(RentalRecord, table(RentalRecord).c.run_id == run_id), charges) if charges else {}
+        return spending.cells(run, self._of_run(RentalRecord, run_id), charges) if charges else {}
 
     def _apply(self, changes: Cells) -> None:
         for cell, delta in sorted(changes.items()):
@@ -238,7 +234,7 @@ class Transaction:
             if any(after.values()):
                 self._put(spending.record(cell, after))
             else:
-                self._delete(spending.record(cell, after))
+                self._writer.delete(SpendingRecord, **key_of(spending.record(cell, after)))
 
     def _notify_of_budgets(self, changed: set[str]) -> None:
         if not changed:
@@ -251,30 +247,14 @@ class Transaction:
 
     # --- rows -----------------------------------------------------------------------------------------------------------
 
-    def _select(self, cls: type[Record], *where: Any) -> list[Record]:
-        return [to_record(cls, dict(row)) for row in self._connection.execute(select(table(cls)).where(*where)).mappings()]
+    def _of_run(self, cls: type[Record], run_id: str) -> list[Record]:
+        return self._writer.select(cls, "WHERE run_id = :run_id", {"run_id": run_id})
 
     def _get(self, cls: type[Record], *key: str) -> Record | None:
-        return next(iter(self._select(cls, *self._where(cls, key))), None)
-
-    def _insert(self, record: Any) -> None:
-        self._connection.execute(insert(table(type(record))).values(to_row(record)))
-
-    def _replace(self, record: Any) -> bool:
-        keys = KEYS[type(record)]
-        where = self._where(type(record), [getattr(record, name) for name in keys])
-        # A key that is set, even to what it is, lets SQLite look through every table that refers to it.
-        values = {name: value for name, value in to_row(record).items() if name not in keys}
-        return self._connection.execute(update(table(type(record))).where(*where).values(values)).rowcount == 1
+        names = KEYS[cls]
+        where = " AND ".join(f"{name} = :{name}" for name in names)
+        return next(iter(self._writer.select(cls, f"WHERE {where}", dict(zip(names, key, strict=True)))), None)
 
     def _put(self, record: Any) -> None:
-        if not self._replace(record):
-            self._insert(record)
-
-    def _delete(self, record: Any) -> None:
-        where = self._where(type(record), [getattr(record, name) for name in KEYS[type(record)]])
-        self._connection.execute(delete(table(type(record))).where(*where))
-
-    @staticmethod
-    def _where(kept: type[Any], key: Sequence[Any]) -> list[Any]:
-        return [table(kept).c[name] == value for name, value in zip(KEYS[kept], key, strict=True)]
+        if not self._writer.replace(record):
+            self._writer.insert(record)

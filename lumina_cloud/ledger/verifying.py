@@ -10,7 +10,7 @@ from lumina_cloud.core.errors import LedgerError
 from lumina_cloud.ledger import derived, mark, sqlite_file
 from lumina_cloud.ledger.database import errors_of
 from lumina_cloud.ledger.records import EventRecord, SpendingRecord
-from lumina_cloud.ledger.rows import TABLES, BrokenSeal, columns, from_stored, to_record
+from lumina_cloud.ledger.rows import FIRST_EVENT, TABLES, BrokenSeal, columns, from_stored, to_record
 from lumina_cloud.ledger.spending import record
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _rows(database: Database, found: Verified) -> None:
 
 def _chain(database: Database, found: Verified) -> None:
     """Each event names the seal of the one before it, and the ledger knows the last of them: none was taken out or put in."""
-    previous, count, last = derived.FIRST_EVENT, 0, 0
+    previous, count, last = FIRST_EVENT, 0, 0
     for row in _stream(database, "SELECT event_id, previous, seal FROM events ORDER BY event_id"):
         if row["previous"] != previous:
             found.add(f"the event before {row['event_id']} was taken out or changed")

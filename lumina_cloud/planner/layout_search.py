@@ -115,8 +115,11 @@ def _largest_that_fits(config: RunConfig, layout: LayoutConfig, micro_batches: t
     def need(micro_batch: int) -> float:
         return memory(config, replace(layout, micro_batch=micro_batch), gpu).upper_gib
 
-    place = bisect_right(micro_batches, usable, key=need)
-    return place - 1 if place else None
+    if need(micro_batches[0]) > usable:
+        # Most ways of a large model on a small GPU end here; the smallest is weighed anyway.
+        return None
+    place = bisect_right(micro_batches, usable, lo=1, key=need)
+    return place - 1
 
 
 def _as_fast_but_smaller(config: RunConfig, layout: LayoutConfig, fitting: tuple[int, ...], gpu: Gpu) -> Choice:

@@ -7,13 +7,14 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from sqlalchemy import create_engine
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.core.errors import LedgerError
-from lumina_cloud.ledger import Ledger, database
+from lumina_cloud.ledger import Ledger, database, writer
 from lumina_cloud.ledger.tables import Base
 from tests.ledger.conftest import fill
 
@@ -65,9 +66,11 @@ def test_the_ledger_is_private_durable_and_checked(file_ledger, tmp_path):
     path = tmp_path / "home" / "ledger.db"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with file_ledger._engine.connect() as connection:
-        pragmas = {p: connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous", "foreign_keys")}
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    by_engine = file_ledger._engine.connect()
+    with closing(writer.connect(path, 1.0)) as own, closing(by_engine):
+        for asked in (own.execute, by_engine.exec_driver_sql):
+            pragmas = {p: asked(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous", "foreign_keys")}
+            assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path):
@@ -129,16 +132,11 @@ def test_a_locked_ledger_says_so(file_ledger, tmp_path, monkeypatch):
     impatient.close()
 
 
-def test_a_full_disk_is_named_and_harms_nothing(file_ledger, tmp_path):
+def test_a_full_disk_is_named_and_harms_nothing(file_ledger, tmp_path, monkeypatch):
     """SQLite's own page limit gives the error of a full disk, SQLITE_FULL."""
     fill(file_ledger)
-    from sqlalchemy import event
-
-    @event.listens_for(file_ledger._engine, "connect")
-    def _limit(connection, _record):
-        connection.execute("PRAGMA max_page_count=1")
-
-    file_ledger._engine.dispose()
+    monkeypatch.setattr(writer, "PRAGMAS", (*writer.PRAGMAS, "max_page_count=1"))
+    file_ledger.close()
     with pytest.raises(LedgerError, match="is full"):
         for n in range(200):
             fill(file_ledger, f"big-{n}", config_json="x" * 20_000)

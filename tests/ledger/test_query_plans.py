@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
 
 from lumina_cloud.api.launching import Limits
 from lumina_cloud.api.lumina import COST_KEYS, Lumina
 from lumina_cloud.api.planning import MachineFilter
+from lumina_cloud.ledger import database, writer
 from lumina_cloud.runs.workloads import WorkloadRequest
 from tests.ledger.conftest import NOW
 from tests.ledger.torture import a_full_ledger
@@ -93,28 +93,30 @@ def test_the_test_itself_sees_a_scan(asked):
     assert scans(lumina, queries)
 
 
-def test_a_change_of_a_row_opens_no_table_that_refers_to_it(asked):
+def test_a_change_of_a_row_opens_no_table_that_refers_to_it(asked, monkeypatch):
     """To set the key of a run or a rental, even to what it is, makes SQLite look for its children: in all charges and events there are."""
     lumina, _queries = asked
     written = []
 
-    @event.listens_for(lumina.ledger.database.engine, "before_cursor_execute")
-    def seen(_connection, _cursor, statement, parameters, _context, _many):
-        if statement.startswith("UPDATE"):
-            written.append((statement, parameters))
+    class Seen(writer.SqliteWriter):
+        def __init__(self, connection):
+            super().__init__(connection)
+            connection.set_trace_callback(written.append)
 
+    monkeypatch.setattr(database, "SqliteWriter", Seen)
     with lumina.ledger.transaction() as tx:
         tx.update_run("run-7", state="finishing", reason="finished")
         tx.update_rental("run-7-1", state="ended")
         charge = tx.charges("run-7")[0]
         tx.put_charge(replace(charge, counted=False))
-    changed = {statement.split()[1] for statement, _parameters in written}
+    written = [statement for statement in written if statement.startswith("UPDATE")]
+    changed = {statement.split()[1] for statement in written}
     assert changed >= {"runs", "rentals", "charges"}
     children = {"runs": {"rentals", "charges", "events", "artifacts", "curves"}, "rentals": {"charges", "events"}}
     with closing(sqlite3.connect(lumina.ledger.database.path)) as own:
         own.execute("PRAGMA foreign_keys=ON")
         roots = dict(own.execute("SELECT rootpage, tbl_name FROM sqlite_master WHERE rootpage > 0"))
-        for statement, parameters in written:
-            steps = own.execute(f"EXPLAIN {statement}", parameters).fetchall()
+        for statement in written:
+            steps = own.execute(f"EXPLAIN {statement}").fetchall()
             opened = {roots.get(step[3]) for step in steps if step[1] in ("OpenRead", "OpenWrite", "ReopenIdx")}
             assert not opened & children.get(statement.split()[1], set()), (statement, opened)

@@ -31,12 +31,11 @@ from lumina_cloud.ledger import (
     RentalRecord,
     RunRecord,
     curves,
-    derived,
     mark,
     spending,
 )
 from lumina_cloud.ledger.records import FactRecord
-from lumina_cloud.ledger.rows import TABLES, columns, seal, to_record, to_row
+from lumina_cloud.ledger.rows import FIRST_EVENT, TABLES, columns, seal, to_record, to_row
 
 SHAPES = (
     ("debug", "vastai", "RTX3090", 1, "0.28"),
@@ -141,7 +140,7 @@ class Chain:
     """Gives events their places."""
 
     def __init__(self):
-        self.last, self.head = 0, derived.FIRST_EVENT
+        self.last, self.head = 0, FIRST_EVENT
 
     def event(self, at, run_id, rental_id, kind):
         self.last += 1
