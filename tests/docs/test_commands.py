@@ -14,6 +14,7 @@ import typer
 from lumina_cloud.cli.app import app
 from providers.emulator import sandbox
 from scripts import run_page
+from tests import measured
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
@@ -28,7 +29,12 @@ def name(page):
 def run(page, tmp_path, marks):
     """Run a page's commands in an empty folder of an empty home, with nobody's keys."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_"))}
-    own = {"HOME": str(tmp_path), "LUMINA_HOME": str(tmp_path / "home"), "LUMINA_TRAINER": str(STAND_IN), "NO_COLOR": "1"}
+    own = {
+        "HOME": str(tmp_path),
+        "LUMINA_HOME": str(measured.shared_by(tmp_path / "home")),
+        "LUMINA_TRAINER": str(STAND_IN),
+        "NO_COLOR": "1",
+    }
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     (tmp_path / "work").mkdir()
     return subprocess.run(

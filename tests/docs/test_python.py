@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import lumina_cloud
+from tests import measured
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "python.md"
@@ -20,7 +21,7 @@ def program():
 
 def test_the_examples_run_in_their_order(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_"))}
-    own = {"HOME": str(tmp_path), "LUMINA_HOME": str(tmp_path / "home"), "LUMINA_TRAINER": str(STAND_IN)}
+    own = {"HOME": str(tmp_path), "LUMINA_HOME": str(measured.shared_by(tmp_path / "home")), "LUMINA_TRAINER": str(STAND_IN)}
     done = subprocess.run(
         [sys.executable, "-c", program()], cwd=tmp_path, env={**kept, **own}, capture_output=True, text=True, timeout=120, check=False
     )

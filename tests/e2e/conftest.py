@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import documents
+from tests import documents, measured
 
 LUMINA = Path(sys.executable).with_name("lumina")
 
@@ -20,6 +20,9 @@ class Cli:
     """Runs `lumina` with its own LUMINA_HOME and none of the caller's credentials."""
 
     home: Path
+
+    def __post_init__(self):
+        measured.shared_by(self.home)
 
     def environment(self, **extra):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_"))}
