@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lumina_cloud.api import settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, LuminaError, UsageError
+from lumina_cloud.core.errors import LedgerError, LuminaError, NotFound, Unreachable, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
@@ -535,7 +535,15 @@ class Lumina:
         budgets.remove_budget(self.ledger, project, month)
 
     def log_chunk(self, run: RunRecord, offset: int) -> bytes:
-        """Return more of a run's log from byte `offset`: from its machine while it lives, else from its folder."""
+        """Return more of a run's log from byte `offset`: from its machine while that answers, else from its folder."""
+        from lumina_cloud.api import views
+
+        # A machine that boots, is out of reach or has just gone says nothing now: that is no reason not to follow its run.
+        with suppress(Unreachable, NotFound):
+            return self._log_there(run, offset)
+        return views.read_log(run, offset) if offset == 0 else b""
+
+    def _log_there(self, run: RunRecord, offset: int) -> bytes:
         from lumina_cloud.api import views
 
         for rental in self.ledger.rentals(run.run_id):

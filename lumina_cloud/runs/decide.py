@@ -116,7 +116,10 @@ def _booting(facts: Facts) -> Decision:
     if facts.stop_requested:
         return Decision("end", "stopped_by_user")
     if facts.machine in ("stopped", "gone"):
-        return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
+        if facts.interrupted or not facts.lease_ran_out:
+            return Decision("end", "interrupted" if facts.interrupted else "machine_lost")
+        # It ended by itself, as it was told, since nobody was there: nor is anybody to drive another.
+        return Decision("end", "lease_ran_out")
     if facts.cap_near:
         # What is left pays for its end, and for no step any more.
         return Decision("end", "cap_reached")

@@ -57,6 +57,8 @@ class _Contact:
     keeper: LeaseKeeper | None = None
     ready: bool = False
     asked_at: float = -ASK_SECONDS
+    present: bool = False
+    """It was there at an earlier look: whoever looks keeps its lease, as soon as it can be reached."""
 
 
 @dataclass
@@ -86,7 +88,8 @@ class Observer:
             if contact.lost_at is None:
                 contact.lost_at = now
                 self._say_lost(run, rental, error)
-        facts = self._facts(run, rental, instance, of_run)
+        facts = self._facts(run, rental, instance, of_run, contact)
+        contact.present = contact.present or instance is not None
         facts = Facts(
             **{
                 **vars(facts),
@@ -183,7 +186,7 @@ class Observer:
         except NotFound:
             return None
 
-    def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, of_run: Terms) -> Facts:
+    def _facts(self, run: RunRecord, rental: RentalRecord | None, instance: Instance | None, of_run: Terms, contact: _Contact) -> Facts:
         lived = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
         boot = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=self.context.machines.rehearsal)
         machine = self._machine(rental, instance, lived)
@@ -196,7 +199,7 @@ class Observer:
             interrupted=instance is not None and instance.interrupted,
             booting_seconds=lived,
             boot_deadline_seconds=boot,
-            lease_ran_out=rental is not None and self._unheard(rental) > of_run.lease_seconds,
+            lease_ran_out=rental is not None and not contact.present and self._unheard(rental) > of_run.lease_seconds,
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
             results_seconds=self._results_wait(run, rental),
             overdue=lived > allowed + OVERDUE_SECONDS,

@@ -105,6 +105,8 @@ def two_controllers(folder, python, count, chance):
             for one in rounds:
                 one.go_on()
             time.sleep(0.1)
+        for one in rounds:
+            one.end()
         outcomes = [one.outcome() for one in rounds]
     finally:
         for theatre in theatres:
@@ -158,6 +160,13 @@ class _Round:
             self.ended = [self.home.wait(one, SECONDS) for one in (self.sleeper, self.other, self.stopping)]
             self.over = True
             self.state = "over"
+
+    def end(self):
+        """End what of a round that did not come to its end still sleeps or works."""
+        if not self.over:
+            for one in (self.sleeper, self.other):
+                if one is not None:
+                    self.ended.append(self.home.wait(one, 0))
 
     def outcome(self):
         """Return what each of the two did."""

@@ -86,7 +86,7 @@ def main():
         for number in range(options.workers):
             ready.put(number)
         found = []
-        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, ready, over, options.keep)) as pool:
+        with context.Pool(options.workers, _set_up, (Path(folder), python, templates, (ready, over), options.keep)) as pool:
             for one in pool.imap_unordered(_tried, trials):
                 found.append(one)
                 _tell(one, len(found), len(trials))
@@ -169,7 +169,8 @@ def _trials(points, options, chance):
 # --- in a worker ---------------------------------------------------------------------------------------------------------
 
 
-def _set_up(folder, python, templates, ready, over, keep):
+def _set_up(folder, python, templates, shared, keep):
+    ready, over = shared
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     theatre = stage.Stage(folder / f"worker-{ready.get()}", python)
     theatre.up()

@@ -28,7 +28,7 @@ TRIALS = (
     ("runpod", "stopped_and_resumed"),
 )
 CHECKPOINT_MINUTES = 0.5
-STEPS = 4000
+STEPS = 1500
 SECONDS = 900
 CAP = Decimal(3)
 
@@ -42,7 +42,7 @@ class Watched:
 
     def look(self, names):
         """Note the step of each machine whose id is among `names`."""
-        for heartbeat in self.boxes.glob("*/**/out/heartbeat.json"):
+        for heartbeat in self.boxes.glob("*/home/lumina/out/heartbeat.json"):
             box = heartbeat.relative_to(self.boxes).parts[0]
             if not any(name in box for name in names):
                 continue
@@ -77,7 +77,7 @@ def main():
         try:
             runs = []
             for number in range(options.launches):
-                runs.append(Interrupted(theatre, number, *TRIALS[number % len(TRIALS)], chance.uniform(0.0, 25.0)))
+                runs.append(Interrupted(theatre, number, *TRIALS[number % len(TRIALS)], chance.uniform(0.0, 20.0)))
                 runs[-1].play()
                 sys.stderr.write(f"{runs[-1].said()}\n")
         finally:
@@ -109,15 +109,16 @@ class Interrupted:
         words = [str(1024 * STEPS) if before == "--tokens" else word for before, word in zip(("", *words), words, strict=False)]
         driver = self.home.start(*words, LUMINA_TRAINER="")
         give_up = time.monotonic() + SECONDS
-        home_at = None
+        home_at, asked_at = None, 0.0
         while time.monotonic() < give_up and not _is_over(driver):
             self.watched.look([i["id"] for i in self.home.mine()])
-            if home_at is None and self._checkpoint_is_home():
-                home_at = time.monotonic()
+            if home_at is None and time.monotonic() - asked_at > 2:
+                asked_at = time.monotonic()
+                home_at = asked_at if self._checkpoint_is_home() else None
             if home_at is not None and not self.struck and time.monotonic() - home_at >= self.after:
                 self.struck = True
                 driver = self._strike(driver)
-            time.sleep(0.05)
+            time.sleep(0.2)
         done = self.home.wait(driver, 60)
         if done.code != 0:
             self.findings.append(f"it ended with {done.code}: {done.err[-800:]}")

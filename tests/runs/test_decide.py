@@ -121,6 +121,22 @@ def test_a_machine_that_ended_itself_says_by_its_time_why(machine, known, said):
     assert decide(Facts(**{**WORKING, "machine": machine}, **known)) == Decision("end", said)
 
 
+GONE = Facts(run="provisioning", rental="booting", machine="gone")
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        (GONE, "machine_lost"),
+        (replace(GONE, lease_ran_out=True), "lease_ran_out"),
+        (replace(GONE, lease_ran_out=True, interrupted=True), "interrupted"),
+        (replace(GONE, lease_ran_out=True, stop_requested=True), "stopped_by_user"),
+    ],
+)
+def test_a_machine_that_ended_while_it_booted_and_nobody_was_there_is_not_rented_again(known, reason):
+    assert decide(known).reason == reason
+
+
 WAITING = Facts(run="finishing", rental="ready", machine="running", unreachable_seconds=1.0, results_seconds=5.0)
 
 
