@@ -115,7 +115,7 @@ def _backwards(
     elif document.backwards is not None:
         from lumina_cloud.cli import tables_decisions
 
-        output.show(*tables_decisions.backwards(document.backwards, planned_too=bool(document.rows)))
+        output.show(*tables_decisions.backwards(document.backwards, width=output.console().width, planned_too=bool(document.rows)))
         if document.rows:
             _show(document)
 
