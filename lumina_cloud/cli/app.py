@@ -19,6 +19,7 @@ from lumina_cloud.cli.config import config
 from lumina_cloud.cli.controller import controller
 from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.estimate import estimate
+from lumina_cloud.cli.init import init
 from lumina_cloud.cli.jobfile import jobfile
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.ledger import app as ledger_app
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 
 VERBS = (
+    init,
     *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, reconcile, logs, ssh, stop, resume, results, compare),
     *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
 )
