@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 from lumina_cloud.cli.sparks import bars
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    run: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.", autocompletion=completing.run)
+    ] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
