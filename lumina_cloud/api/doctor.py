@@ -51,7 +51,7 @@ def examine(settings: Settings, connect: Callable[[str], Provider], env: Mapping
         if n not in clouds
     ]
     checks = [
-        *_trainer(),
+        *trainer(),
         *(check for name in registry.CLOUDS for check in clouds.get(name, [])),
         *late,
         _ssh(settings, env),
@@ -90,7 +90,13 @@ def _balance(name: str, usd: Decimal) -> of_markets.Check:
     return of_markets.Check(name=f"{name} balance", provider=name, state="warning", message=f"{money.show(usd)} left to spend", hint=hint)
 
 
-def _trainer() -> Sequence[of_markets.Check]:
+def of_cloud(name: str, connect: Callable[[str], Provider], env: Mapping[str, str]) -> list[of_markets.Check]:
+    """Look at one cloud alone: its key, whether it is taken, and what is left to spend."""
+    return list(_cloud(name, connect, env, {}))
+
+
+def trainer() -> Sequence[of_markets.Check]:
+    """Say whether this computer can train."""
     missing = [name for name in ("torch", "deepspeed") if importlib.util.find_spec(name) is None]
     if not missing:
         return [of_markets.Check(name="local", state="ok", message="torch and deepspeed are here: this computer can train", hint="")]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-    from lumina_cloud.api import market, watching
+    from lumina_cloud.api import beginning, market, watching
     from lumina_cloud.api.documents import of_keeping, of_markets, of_money, of_plans, of_runs
     from lumina_cloud.api.documents.of_money import CostRow
     from lumina_cloud.api.following import Listener
@@ -219,6 +219,23 @@ class Lumina:
 
         self.settle()
         return teaching.accuracy(self.ledger)
+
+    def begin_at(self, where: str) -> of_markets.InitDocument:
+        """Say whether one can begin at `where`: `sandbox`, `local` or a cloud. Raises UsageError for another word."""
+        from lumina_cloud.api import beginning
+
+        if where not in beginning.WAYS:
+            near = difflib.get_close_matches(where, beginning.WAYS, n=1)
+            hint = f"{f'did you mean {near[0]!r}? ' if near else ''}known: {', '.join(beginning.WAYS)}"
+            raise UsageError(f"nobody can begin at {where!r}", hint)
+        found = beginning.checks(where, self._connect, self._env)
+        return beginning.document(where, found, beginning.cap_of_all(self.budget()))
+
+    def key_place(self, provider: str) -> beginning.KeyPlace:
+        """Return where a cloud's key is made and kept. The key itself is not looked at."""
+        from lumina_cloud.api import beginning
+
+        return beginning.key_place(provider, self._env)
 
     def doctor(self) -> of_markets.DoctorDocument:
         """Check providers, SSH, disk and clock."""

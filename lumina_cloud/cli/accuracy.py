@@ -65,4 +65,4 @@ def _physics(*, fit: bool, write: bool) -> None:
 def _show(document: of_plans.AccuracyDocument) -> None:
     from lumina_cloud.cli import tables_decisions
 
-    output.show(*tables_decisions.accuracy(document))
+    output.show(*tables_decisions.accuracy(document, width=output.console().width))

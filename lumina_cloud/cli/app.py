@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lumina_cloud import __version__
-from lumina_cloud.cli import data, help, output, sandbox
+from lumina_cloud.cli import completing, data, help, output, sandbox
 from lumina_cloud.cli.accuracy import accuracy
 from lumina_cloud.cli.audit import audit
 from lumina_cloud.cli.compare import compare
@@ -19,6 +19,7 @@ from lumina_cloud.cli.config import config
 from lumina_cloud.cli.controller import controller
 from lumina_cloud.cli.costs import budget, costs
 from lumina_cloud.cli.estimate import estimate
+from lumina_cloud.cli.init import init
 from lumina_cloud.cli.jobfile import jobfile
 from lumina_cloud.cli.launch import launch
 from lumina_cloud.cli.ledger import app as ledger_app
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 
 VERBS = (
+    init,
     *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, reconcile, logs, ssh, stop, resume, extend, results),
     *(compare, sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
 )
@@ -87,7 +89,8 @@ def _named(info: Any) -> str:
 
 def _only_what_was_typed() -> None:
     """Leave out all other verbs when a known one was typed: to build the options of all of them takes longer than most of them do."""
-    typed = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    asked = completing.typed()
+    typed = next((word for word in (sys.argv[1:] if asked is None else asked) if not word.startswith("-")), "")
     if typed in {_named(info) for info in (*app.registered_commands, *app.registered_groups)}:
         app.registered_commands = [info for info in app.registered_commands if _named(info) == typed]
         app.registered_groups = [info for info in app.registered_groups if _named(info) == typed]
@@ -111,7 +114,7 @@ def _start_quickly() -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     _start_quickly()
-    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+    if sys.argv[1:] in ([], ["-h"], ["--help"]) and completing.typed() is None:
         help.show(_purposes())
         sys.exit(0 if sys.argv[1:] else UsageError.exit_code)
     if not {"-h", "--help"} & set(sys.argv[1:2]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 from lumina_cloud.cli.sparks import bars
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    run: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.", autocompletion=completing.run)
+    ] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -35,7 +37,7 @@ def compare(
         if json:
             output.emit(document)
         else:
-            output.show(*_tables(document))
+            output.show(*_tables(document, width=output.console().width))
 
 
 def _sections(*, as_json: bool) -> None:
@@ -50,30 +52,34 @@ def _sections(*, as_json: bool) -> None:
     output.show(*tables_sections.sections(document))
 
 
-def _tables(document: of_runs.ComparisonDocument) -> list[RenderableType]:
+WIDEST = 160
+"""Columns from which on all figures of a comparison stand beside each other."""
+
+
+def _tables(document: of_runs.ComparisonDocument, *, width: int) -> list[RenderableType]:
     from rich.text import Text
 
     from lumina_cloud.cli import tables
     from lumina_cloud.cli.tables import table
-    from lumina_cloud.core import money, units
+    from lumina_cloud.core import units
 
-    figures = ("tokens", "time", "cost", "planned", "$/B tokens", "tokens/s", "loss", "loss planned", "at the same tokens")
-    made = table("runs side by side", "run", "state", "where", *figures, right=figures, whole=("run",))
+    all_of_them = ("tokens", "time", "cost", "planned", "$/B tokens", "tokens/s", "loss", "loss planned", "at the same tokens")
+    figures = all_of_them if width >= WIDEST else ("tokens", "cost", "loss", "at the same tokens")
+    where = ("where",) if width >= WIDEST else ()
+    made = table("runs side by side", "run", "state", *where, *figures, right=figures, whole=("run", "state"))
     for r in document.runs:
-        made.add_row(
-            r.run,
-            r.state,
-            f"{r.provider} {r.gpu}",
-            units.count(r.tokens) if r.tokens else "-",
-            "-" if r.actual.seconds is None else units.duration(r.actual.seconds),
-            "-" if r.actual.usd is None else money.show(Decimal(r.actual.usd)),
-            "-" if r.planned.usd is None else money.show(Decimal(r.planned.usd)),
-            "-" if r.usd_per_billion_tokens is None else money.show(Decimal(r.usd_per_billion_tokens)),
-            _figure(r.actual.tokens_per_second, ",.0f"),
-            _figure(r.actual.loss, ".3f"),
-            _figure(r.planned.loss, ".3f"),
-            _figure(r.loss_in_common, ".3f"),
-        )
+        cells = {
+            "tokens": units.count(r.tokens) if r.tokens else "-",
+            "time": "-" if r.actual.seconds is None else units.duration(r.actual.seconds),
+            "cost": _usd(r.actual.usd),
+            "planned": _usd(r.planned.usd),
+            "$/B tokens": _usd(r.usd_per_billion_tokens),
+            "tokens/s": _figure(r.actual.tokens_per_second, ",.0f"),
+            "loss": _figure(r.actual.loss, ".3f"),
+            "loss planned": _figure(r.planned.loss, ".3f"),
+            "at the same tokens": _figure(r.loss_in_common, ".3f"),
+        }
+        made.add_row(r.run, r.state, *([f"{r.provider} {r.gpu}"] if where else []), *(cells[name] for name in figures))
     curves = _curves(document.runs)
     note = f"at the same tokens: the training loss when each had seen {units.count(document.tokens_in_common)}"
     return [made, *curves, Text(note, style="dim"), tables.next_step(f"lumina report {' '.join(r.run for r in document.runs)}")]
@@ -92,6 +98,12 @@ def _curves(runs: Sequence[of_runs.ComparedRun]) -> list[RenderableType]:
     for r in runs:
         lines.append(Text(f"{r.run:<{width}}  {bars([p.loss for p in r.curve], low, high)}"))
     return lines
+
+
+def _usd(text: str | None) -> str:
+    from lumina_cloud.core import money
+
+    return "-" if text is None else money.show(Decimal(text))
 
 
 def _figure(value: float | None, form: str) -> str:

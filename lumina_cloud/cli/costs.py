@@ -41,7 +41,7 @@ def costs(
         else:
             from lumina_cloud.cli import tables_money
 
-            output.show(*tables_money.costs(document))
+            output.show(*tables_money.costs(document, width=output.console().width))
 
 
 def _show_check(document: of_money.CheckDocument, *, as_csv: bool, as_json: bool) -> None:

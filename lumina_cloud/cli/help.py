@@ -43,7 +43,7 @@ def page(verbs: Mapping[str, str], *, columns: int, bold: bool) -> str:
         if shown:
             lines += ["", f"{mark}{title}{unmark}", *(line for name in shown for line in _row(name, verbs[name], columns))]
     lines += ["", f"{mark}On any verb{unmark}", *_row("--sandbox", "Rehearse it: three clouds on this computer, nothing is paid.", columns)]
-    lines += ["", "--version, --install-completion (of verbs, runs and GPUs), --show-completion", "", "next: lumina plan debug --arch all"]
+    lines += ["", "--version, --install-completion (of verbs, runs and GPUs), --show-completion", "", "next: lumina init"]
     return "\n".join(lines) + "\n"
 
 

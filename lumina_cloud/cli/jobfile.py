@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 from lumina_cloud.core.errors import UsageError
 
 
 def jobfile(
-    plan: Annotated[str, typer.Argument(help="A plan's id, or last.")] = "last",
+    plan: Annotated[str, typer.Argument(help="A plan's id, or last.", autocompletion=completing.plan)] = "last",
     for_: Annotated[str, typer.Option("--for", metavar="ENGINE", help="skypilot, slurm or kubeflow.")] = "skypilot",
     nodes: Annotated[int, typer.Option(help="How many machines.")] = 1,
     gpus_per_node: Annotated[int | None, typer.Option("--gpus-per-node", help="GPUs of each; the plan's own count by default.")] = None,

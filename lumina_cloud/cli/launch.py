@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 from lumina_cloud.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 def launch(
-    model: Annotated[str | None, typer.Argument(help="debug, debug200m, b1 or b7; without one, the last plan.")] = None,
-    arch: Annotated[str | None, typer.Option(help="dense, moe, mod or hybrid.")] = None,
-    plan: Annotated[str | None, typer.Option(help="Launch this plan: its id, or a file that lumina plan --out wrote.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="debug, debug200m, b1 or b7; without one, the last plan.", autocompletion=completing.model)
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="dense, moe, mod or hybrid.", autocompletion=completing.arch)] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Launch this plan: its id, or a file that lumina plan --out wrote.", autocompletion=completing.plan)
+    ] = None,
     gpu: options.Gpu = None,
     count: options.Count = None,
     provider: options.Provider = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 from lumina_cloud.core.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ def rebuild_ledger(*, yes: bool, as_json: bool) -> None:
 
 
 def rm(
-    run: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names of runs, their beginnings, or last.")],
+    run: Annotated[
+        list[str], typer.Argument(metavar="RUN…", help="Names of runs, their beginnings, or last.", autocompletion=completing.run)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,

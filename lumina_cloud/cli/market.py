@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 
 
 def offers(
@@ -48,7 +48,7 @@ def offers(
 
 
 def prices(
-    gpu: Annotated[str | None, typer.Argument(help="A GPU, e.g. 4090; all of them without one.")] = None,
+    gpu: Annotated[str | None, typer.Argument(help="A GPU, e.g. 4090; all of them without one.", autocompletion=completing.gpu)] = None,
     provider: options.Provider = None,
     days: Annotated[float, typer.Option(help="How far back.")] = 30.0,
     json: options.Json = False,

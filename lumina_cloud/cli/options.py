@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lumina_cloud.cli import completing
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the table as comma-separated values.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Gpu = Annotated[str | None, typer.Option(help="Only this GPU, e.g. 4090 or a100-80gb.")]
+Gpu = Annotated[str | None, typer.Option(help="Only this GPU, e.g. 4090 or a100-80gb.", autocompletion=completing.gpu)]
 Count = Annotated[int | None, typer.Option(help="Only machines with this many GPUs.")]
-Provider = Annotated[str | None, typer.Option(help="Only this provider: local, runpod, vastai or lambda.")]
+Provider = Annotated[
+    str | None, typer.Option(help="Only this provider: local, runpod, vastai or lambda.", autocompletion=completing.provider)
+]
 Tokens = Annotated[str | None, typer.Option(help="Tokens to train on in all: 1.5M, 20B, or chinchilla (20 a parameter).")]
 UniqueTokens = Annotated[str | None, typer.Option(help="Tokens of different text among them.")]
 Epochs = Annotated[float | None, typer.Option(help="How often each unique token is seen.")]
@@ -44,7 +47,7 @@ Label = Annotated[list[str] | None, typer.Option(help="A word, or name=value, th
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Rent without asking.")]
 YesToo = Annotated[bool, typer.Option("--yes", "-y", help="For scripts: ending a run is never asked about.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay and show the run to its end.")]
-Run = Annotated[str, typer.Argument(help="A run's name, its beginning, or last.")]
+Run = Annotated[str, typer.Argument(help="A run's name, its beginning, or last.", autocompletion=completing.run)]
 
 
 def amount(option: str, text: str | None) -> Decimal | None:

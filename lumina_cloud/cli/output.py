@@ -89,6 +89,22 @@ def fail(error: LuminaError, *, as_json: bool) -> None:
     console(stderr=True).print(Panel(text, title=error.kind.replace("_", " "), title_align="left", border_style="red", expand=False))
 
 
+def _shadowed(error: Exception) -> LuminaError | None:
+    """Return what is wrong when another package stands in the way of one of ours, whose names others have too."""
+    if not isinstance(error, ImportError):
+        return None
+    from pathlib import Path
+
+    name = (error.name or "").split(".", maxsplit=1)[0]
+    there = [Path(path) for path in getattr(sys.modules.get(name), "__path__", ())]
+    if name not in ("providers", "trainer") or not there or Path(__file__).parents[2] / name in there:
+        return None
+    return LuminaError(
+        f"{there[0]} stands in the way of Lumina's own package {name!r}",
+        "install Lumina into an environment of its own (pipx install lumina-cloud, or uvx), or clear PYTHONPATH",
+    )
+
+
 @contextmanager
 def errors_shown(*, as_json: bool) -> Iterator[None]:
     """Turn an error into its panel and its exit code."""
@@ -113,5 +129,5 @@ def errors_shown(*, as_json: bool) -> Iterator[None]:
         internal = LuminaError(
             f"an error of ours: {type(error).__name__}: {untrusted.line(error, 400)}", "the same command with --debug shows where"
         )
-        fail(internal, as_json=as_json)
+        fail(_shadowed(error) or internal, as_json=as_json)
         raise typer.Exit(LuminaError.exit_code) from None

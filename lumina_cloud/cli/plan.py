@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 
 if TYPE_CHECKING:
     from lumina_cloud.api.documents.of_plans import PlanDocument
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str | None, typer.Argument(help="debug, debug200m, b1 or b7; with --init-from not needed.")] = None,
-    arch: Annotated[str | None, typer.Option(help="dense (the default), moe, mod, hybrid or all.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="debug, debug200m, b1 or b7; with --init-from not needed.", autocompletion=completing.model)
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="dense (the default), moe, mod, hybrid or all.", autocompletion=completing.arch)] = None,
     gpu: options.Gpu = None,
     count: options.Count = None,
     provider: options.Provider = None,
@@ -115,7 +117,7 @@ def _backwards(
     elif document.backwards is not None:
         from lumina_cloud.cli import tables_decisions
 
-        output.show(*tables_decisions.backwards(document.backwards, planned_too=bool(document.rows)))
+        output.show(*tables_decisions.backwards(document.backwards, width=output.console().width, planned_too=bool(document.rows)))
         if document.rows:
             _show(document)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumina_cloud.cli import options, output
+from lumina_cloud.cli import completing, options, output
 
 
 def logs(
@@ -183,7 +183,10 @@ def status(
 
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs by name, its beginning, or last; all runs without one.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Runs by name, its beginning, or last; all runs without one.", autocompletion=completing.run
+        ),
     ] = None,
     month: Annotated[str | None, typer.Option(help="Runs begun in this month (UTC), e.g. 2026-03.")] = None,
     project: Annotated[str | None, typer.Option(help="Runs of this project.")] = None,

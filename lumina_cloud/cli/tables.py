@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.table import Table
@@ -34,7 +34,10 @@ def table(title: str, *columns: str, right: Iterable[str] = (), whole: Iterable[
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
     rightward, unwrapped = set(right), {*right, *whole}
     for column in columns:
-        made.add_column(column, justify="right" if column in rightward else "left", no_wrap=column in unwrapped)
+        # A word that is longer than its column is folded: a path that is cut off cannot be typed.
+        whole_cells = column in unwrapped
+        overflow: Literal["ellipsis", "fold"] = "ellipsis" if whole_cells else "fold"
+        made.add_column(column, justify="right" if column in rightward else "left", no_wrap=whole_cells, overflow=overflow)
     return made
 
 
@@ -56,7 +59,7 @@ def plan(document: of_plans.PlanDocument, *, width: int) -> list[RenderableType]
     if document.published:
         parts += _published(document.published)
     for misfit in document.misfits:
-        parts += _misfit(misfit)
+        parts += _misfit(misfit, wide=width >= WIDE)
     parts += [Text(line) for line in document.explanation]
     parts += [Text(f"· {note}", style="dim") for note in document.notes]
     parts.append(_next_step(document))
@@ -79,16 +82,23 @@ def _answer(document: of_plans.PlanDocument) -> Text:
     return text
 
 
-def _misfit(misfit: of_plans.Misfit) -> list[RenderableType]:
+def _misfit(misfit: of_plans.Misfit, *, wide: bool) -> list[RenderableType]:
     """Return what would make a machine fit."""
     if not misfit.remedies:
         return [Text(f"{misfit.text}; no change of layout, sequence, number of GPUs or architecture is enough", style="yellow")]
-    figures = ("time", "of before", "cost", "GiB a GPU", "main memory")
+    figures = ("time", "of before", "cost", "GiB a GPU", "main memory") if wide else ("time", "cost", "GiB a GPU")
     made = table(f"{misfit.text}; what would make it fit", "change", *figures, right=figures)
     for r in misfit.remedies:
         changes = ", ".join(f"{c.name} {c.before} → {c.after}" for c in r.changes)
         host = f"{r.host_memory_gib:.0f} GiB" if r.host_memory_gib else "-"
-        made.add_row(changes, _hours(r.hours), f"x {r.slowdown:.2f}", _money(r.usd), f"{r.memory_upper_gib:.1f}", host)
+        cells = {
+            "time": _hours(r.hours),
+            "of before": f"x {r.slowdown:.2f}",
+            "cost": _money(r.usd) if wide else money.show(Decimal(r.usd.mid), cents=Decimal(r.usd.mid) < 1000),
+            "GiB a GPU": f"{r.memory_upper_gib:.1f}",
+            "main memory": host,
+        }
+        made.add_row(changes, *(cells[name] for name in figures))
     return [made]
 
 
@@ -222,10 +232,9 @@ def status(document: of_runs.StatusDocument, *, width: int) -> list[RenderableTy
     """Return runs, newest first, and the rentals that may cost money, for a terminal of `width` columns."""
     if not document.runs:
         return [Text("no runs yet"), next_step("lumina plan debug --arch all")]
-    names = ["run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about"]
-    if width < WIDE:
-        names = [name for name in names if name not in ("where", "since")]
-    made = table("runs", *names, right=("step", "loss", "spent", "cap"), whole=("run", "state"))
+    wide = ("run", "state", "where", "since", "step", "loss", "spent", "cap", "ends about")
+    names = wide if width >= WIDE else ("run", "state", "done", "loss", "spent", "ends about")
+    made = table("runs", *names, right=("step", "done", "loss", "spent", "cap"), whole=("run", "state", "since", "ends about"))
     for r in document.runs:
         cells = _status_cells(r)
         made.add_row(*(cells[name] for name in names))
@@ -246,6 +255,7 @@ def _status_cells(r: of_runs.RunStatus) -> dict[str, RenderableType]:
         "where": f"{r.provider} {r.gpu}",
         "since": moment(r.started_at),
         "step": f"{r.step:,}/{r.steps:,}" if r.step and r.steps else "-",
+        "done": f"{r.step / r.steps:.0%}" if r.step and r.steps else "-",
         "loss": f"{r.loss:.3f}" if r.loss is not None else "-",
         "spent": money.show(Decimal(r.usd_spent)),
         "cap": money.show(Decimal(r.usd_cap)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import next_step, table
+from lumina_cloud.cli.tables import WIDE, next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents import of_plans
 
 
-def backwards(found: of_plans.Backwards, *, planned_too: bool = False) -> list[RenderableType]:
+def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = False) -> list[RenderableType]:
     """Return the answers to a goal, the best first. With `planned_too` the first one's plan follows, and says what to do next."""
     wanted = [f"{money.show(Decimal(found.budget_usd))}"] if found.budget_usd is not None else []
     wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
@@ -27,39 +27,47 @@ def backwards(found: of_plans.Backwards, *, planned_too: bool = False) -> list[R
     title = Text(f"for {' and '.join(wanted)}: ", style="bold")
     title.append(f"{units.count(best.parameters_active)} active parameters, {best.arch}", style="bold green")
     title.append(f", on {units.count(best.tokens)} tokens; loss {best.loss.low:.2f}-{best.loss.high:.2f}")
-    figures = ("active", "tokens", "a parameter", "loss", "time", "cost, at most")
+    wide = ("active", "tokens", "a parameter", "loss", "time", "at most")
+    figures = wide if width >= WIDE else ("active", "loss", "time", "at most")
     made = table(f"the best of {found.tried} sizes on machines", "near", "arch", *figures, "on", right=figures, whole=("near", "arch"))
     for a in found.answers:
-        made.add_row(
-            *(a.model, a.arch, units.count(a.parameters_active), units.count(a.tokens), f"{a.tokens_per_parameter:.0f}"),
-            *(f"{a.loss.mid:.3f}", units.duration(a.hours.mid * 3600), money.show(Decimal(a.usd.high))),
-            f"{a.count} x {a.gpu} ({a.provider})",
-        )
+        cells = {
+            "active": units.count(a.parameters_active),
+            "tokens": units.count(a.tokens),
+            "a parameter": f"{a.tokens_per_parameter:.0f}",
+            "loss": f"{a.loss.mid:.3f}",
+            "time": units.duration(a.hours.mid * 3600),
+            "at most": money.show(Decimal(a.usd.high)),
+        }
+        made.add_row(a.model, a.arch, *(cells[name] for name in figures), f"{a.count} x {a.gpu} ({a.provider})")
     parts: list[RenderableType] = [title, "", made]
     return parts if planned_too else [*parts, next_step(best.type)]
 
 
-def accuracy(document: of_plans.AccuracyDocument) -> list[RenderableType]:
+def accuracy(document: of_plans.AccuracyDocument, *, width: int) -> list[RenderableType]:
     """Return how plans turned out: each figure over all runs, then run by run."""
     if not document.rows:
         return [
             Text("no run has finished yet: nothing to hold plans against", style="bold"),
             next_step("lumina launch debug --provider local --max-cost 0.10 --follow"),
         ]
-    names = ("runs", "actual / predicted", "off by, median", "in the interval")
-    whole = table(f"how the plans of {document.runs} finished runs turned out", "figure", *names, right=names)
+    names = ("runs", "actual / plan", "off by, median", "in its range")
+    whole = table(f"how the plans of {document.runs} finished runs turned out", "figure", *names, right=names, whole=("figure",))
     for f in document.figures:
         inside = f"{f.within_interval} of {f.runs}"
         whole.add_row(f.figure.replace("_", " "), str(f.runs), f"{f.median_ratio:.3f}", f"{f.median_error_percent:.1f} %", inside)
-    each = table(
-        "run by run", "run", "on", "figure", "predicted", "actual", "ratio", right=("predicted", "actual", "ratio"), whole=("run",)
-    )
+    where = ("on",) if width >= WIDE else ()
+    shown = ("predicted", "actual", "ratio")
+    each = table("run by run", "run", *where, "figure", *shown, right=shown, whole=("run", "figure"))
     for r in document.rows[:ROWS]:
-        ratio = Text(f"{r.ratio:.3f}", style="green" if r.within else "yellow")
-        each.add_row(r.run, f"{r.gpu} ({r.provider})", r.figure.replace("_", " "), f"{r.predicted:,.4g}", f"{r.actual:,.4g}", ratio)
+        ratio = Text(f"{r.ratio:.3f}" + ("" if r.within else " !"), style="green" if r.within else "yellow")
+        machine = [f"{r.gpu} ({r.provider})"] if where else []
+        each.add_row(r.run, *machine, r.figure.replace("_", " "), f"{r.predicted:,.4g}", f"{r.actual:,.4g}", ratio)
+    if any(not r.within for r in document.rows[:ROWS]):
+        each.caption, each.caption_justify = "! outside the plan's interval", "left"
     note = f"the newest {ROWS} rows; --json and --csv have all" if len(document.rows) > ROWS else ""
     notes = [Text(note, style="dim")] if note else []
     return [whole, each, *notes, next_step("lumina accuracy --physics    against published measurements")]
 
 
-ROWS = 50
+ROWS = 20

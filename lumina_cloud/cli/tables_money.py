@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lumina_cloud.cli.tables import next_step, table
+from lumina_cloud.cli.tables import WIDE, next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 VERDICT_STYLES = {"equal": "green", "explained": "", "waiting": "dim", "unexplained": "bold red"}
 
 
-def costs(document: of_money.CostsDocument) -> list[RenderableType]:
-    """Return spending by one key, the total first, and where the month is going."""
+FIGURES = ("cost", "training", "lost", "hours", "runs", "tokens", "$/B tokens", "$/loss", "planned", "actual")
+NARROW = 6
+"""Figures that a terminal of 80 columns has room for."""
+
+
+def costs(document: of_money.CostsDocument, *, width: int) -> list[RenderableType]:
+    """Return spending by one key, the total first, and where the month is going, for a terminal of `width` columns."""
     total = Text(f"{_usd(document.total_usd)} spent in all", style="bold")
     if document.total is None or not document.rows:
         return [total, *_forecast(document.forecast), next_step("lumina plan debug --arch all")]
-    figures = ("cost", "training", "lost", "hours", "runs", "tokens", "$/B tokens", "$/loss", "planned", "actual")
+    figures = FIGURES if width >= WIDE else FIGURES[:NARROW]
     made = table(f"by {document.by}", document.by, *figures, right=figures)
     for row in [*document.rows, *([document.total] if len(document.rows) > 1 and document.by != "label" else [])]:
-        made.add_row(
-            Text(row.key or "(none)", style="" if row.key else "dim"),
+        cells = (
             _usd(row.usd),
             _usd(row.usd_training),
             _usd(row.usd_lost),
@@ -38,10 +42,14 @@ def costs(document: of_money.CostsDocument) -> list[RenderableType]:
             _maybe(row.usd_per_loss),
             _maybe(row.planned_usd),
             _maybe(row.actual_usd),
-            style="bold" if row is document.total else None,
         )
+        whole = row is document.total
+        key = Text("all" if whole else row.key or "(none)", style="" if row.key or whole else "dim")
+        made.add_row(key, *cells[: len(figures)], style="bold" if whole else None)
+    if figures != FIGURES:
+        made.caption, made.caption_justify = f"a terminal of {WIDE} columns, --csv and --json have more figures", "left"
     other = "month" if document.by != "month" else "provider"
-    following = next_step(f"lumina report    or    lumina costs --by {other}    or, with the providers' bills, lumina costs --check")
+    following = next_step(f"lumina costs --by {other}    or    lumina costs --check    or    lumina report")
     return [total, made, *_lost(document.total), *_forecast(document.forecast), following]
 
 

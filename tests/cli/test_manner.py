@@ -46,14 +46,17 @@ def test_the_last_line_says_what_to_do_next(home, monkeypatch, words):
 
 @pytest.mark.parametrize("columns", [80, 160])
 @pytest.mark.parametrize(
-    "words", [words for words in VERBS if words.split()[0] in ("status", "results", "costs", "plan", "budget", "accuracy")]
+    "words",
+    [words for words in VERBS if words.split()[0] in ("status", "results", "costs", "plan", "budget", "accuracy", "compare", "prices")],
 )
 def test_it_fits_the_terminal(home, monkeypatch, words, columns):
     said = typed(home, monkeypatch, words, COLUMNS=str(columns))
     # What is to be copied is one line, however long.
     shown = [line.rstrip() for line in said.splitlines() if not line.startswith("next: ")]
-    assert max(map(len, shown)) <= columns
+    assert max(map(len, shown), default=0) <= columns
     assert not [line for line in shown if "…" in line], "a cell is cut off"
+    if words in ("status", "compare debug-dense-1 debug200m-dense-2"):
+        assert [line for line in shown if "debug200m-dense-2 " in line and "succeeded " in line]
 
 
 def test_a_colour_is_nowhere_the_only_sign(home, monkeypatch):

@@ -1,4 +1,4 @@
-"""Documents of what can be rented: `lumina offers`, `prices`, `doctor`."""
+"""Documents of what can be rented: `lumina offers`, `prices`, `doctor`, `init`."""
 
 from __future__ import annotations
 
@@ -98,3 +98,14 @@ class DoctorDocument(Answer):
 
     ok: bool
     checks: list[Check]
+
+
+class InitDocument(Answer):
+    """`lumina init --json`. `ready` is false when something is missing to begin there; `next` says what to type."""
+
+    where: str
+    ready: bool
+    checks: list[Check]
+    usd_cap_a_month: str | None
+    """The most that all launches of a month may cost together; None where no cap is set."""
+    next: str

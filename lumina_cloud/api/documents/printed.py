@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents.root import Document
 
 PRINTED: Mapping[str, tuple[type[Document], ...]] = {
+    "init": (of_markets.InitDocument,),
     "plan": (of_plans.PlanDocument,),
     "offers": (of_markets.OffersDocument,),
     "prices": (of_markets.PricesDocument,),
