@@ -165,6 +165,8 @@ def _trials(points, options, chance):
     seen = Counter()
 
     def turn(trial):
+        if trial.second is not None:
+            return 1
         seen[trial.point.call_site] += 1
         return seen[trial.point.call_site]
 
