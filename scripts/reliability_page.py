@@ -1,8 +1,8 @@
 """Writes the figures of docs/reliability.md: runs the campaigns, one after the other, and puts what they print into the page's table.
 
 `make torture` runs all of them in full, which takes hours on two cores. `--only NAME` runs one campaign, and leaves the others as they were
-last measured: each keeps its line, with date and machine, in docs/reliability.json. `--page` runs none. `--check` changes nothing and
-fails where the page says something else than the kept lines.
+last measured: each keeps its line, with command, date and machine, in docs/reliability.json. What follows `--` is added to its command.
+`--page` runs none. `--check` changes nothing and fails where the page says something else than the kept lines.
 """
 
 import argparse
@@ -44,11 +44,12 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(CAMPAIGNS), action="append", help="run this campaign alone; repeatable")
     parser.add_argument("--page", action="store_true", help="run none, write the page from the kept lines")
     parser.add_argument("--check", action="store_true", help="run none, and fail where the page is not what would be written")
+    parser.add_argument("more", nargs="*", help="options for the campaign, after --")
     options = parser.parse_args()
     kept: dict[str, Line] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     if not (options.page or options.check):
         for name in options.only or CAMPAIGNS:
-            kept[name] = run(name)
+            kept[name] = run(name, options.more)
             KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
@@ -58,15 +59,16 @@ def main() -> None:
     PAGE.write_text(written, encoding="utf-8")
 
 
-def run(name: str) -> Line:
-    """Run a campaign and return its line, with when and where. One that finds something prints its line too."""
-    sys.stderr.write(f"{name}: python -m {' '.join(CAMPAIGNS[name])}\n")
-    done = subprocess.run([sys.executable, "-m", *CAMPAIGNS[name]], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+def run(name: str, more: list[str]) -> Line:
+    """Run a campaign and return its line, with how, when and where. One that finds something prints its line too."""
+    words = [*CAMPAIGNS[name], *more]
+    sys.stderr.write(f"{name}: python -m {' '.join(words)}\n")
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if not lines:
         raise SystemExit(f"{name} printed nothing, and ended with {done.returncode}")
     line: Line = json.loads(lines[-1])
-    return {**line, "measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
+    return {**line, "command": f"python -m {' '.join(words)}", "measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
 
 
 def machine() -> str:
@@ -104,7 +106,8 @@ def table(kept: dict[str, Line]) -> str:
         ("lost or lying create replies: duplicates; orphans 120 s later", "0; 0", _each(kept, ("simulation",), _replies)),
     ]
     cells = [f"| {figure} | {must} | {measured} |" for figure, must, measured in rows]
-    played = [f"| {name} | `python -m {' '.join(CAMPAIGNS[name])}` | {_played(kept.get(name))} |" for name in CAMPAIGNS]
+    commands = {name: kept.get(name, {}).get("command", f"python -m {' '.join(words)}") for name, words in CAMPAIGNS.items()}
+    played = [f"| {name} | `{commands[name]}` | {_played(kept.get(name))} |" for name in CAMPAIGNS]
     return "\n".join(
         [
             "| figure | must be | measured |\n| --- | --- | --- |",
@@ -156,6 +159,9 @@ def _played(line: Line | None) -> str:
     figures = [f"{line[name]:,} {name}" for name in ("launches", "kills") if line.get(name)]
     faults = sum(line["faults"].values()) if "faults" in line and "crash_points" not in line else 0
     figures += [f"{faults:,} faults"] if faults else []
+    # What each campaign calls what it found.
+    found = line.get("violations", line.get("findings", 0))
+    figures += [f"{found if isinstance(found, int) else len(found)} found"]
     return f"{', '.join(figures)}, seed {line.get('seed', 1)}; {line['measured']}, {line['machine']}"
 
 

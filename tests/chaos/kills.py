@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -63,6 +64,7 @@ class Found:
     trial: Trial
     kills: int = 0
     rentals: int = 0
+    settled_late: bool = False
     figures: dict = field(default_factory=dict)
     findings: list = field(default_factory=list)
     seconds: float = 0.0
@@ -87,11 +89,14 @@ def main():
             ready.put(number)
         found = []
         with context.Pool(options.workers, _set_up, (Path(folder), python, templates, (ready, over), options.keep)) as pool:
-            for one in pool.imap_unordered(_tried, trials):
-                found.append(one)
-                _tell(one, len(found), len(trials))
-                if options.minutes is not None and time.monotonic() - began > options.minutes * 60:
-                    over.value = 1
+            # Ctrl-C ends it early: what was found by then is printed.
+            with suppress(KeyboardInterrupt):
+                for one in pool.imap_unordered(_tried, trials):
+                    found.append(one)
+                    _tell(one, len(found), len(trials))
+                    if options.minutes is not None and time.monotonic() - began > options.minutes * 60:
+                        over.value = 1
+            over.value = 1
             pool.map(_take_down, range(options.workers * 4), chunksize=1)
         found = [one for one in found if one is not None]
         line = summary(found, points, sites, options)
@@ -160,6 +165,8 @@ def _trials(points, options, chance):
     seen = Counter()
 
     def turn(trial):
+        if trial.second is not None:
+            return 1
         seen[trial.point.call_site] += 1
         return seen[trial.point.call_site]
 
@@ -172,6 +179,7 @@ def _trials(points, options, chance):
 def _set_up(folder, python, templates, shared, keep):
     ready, over = shared
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     theatre = stage.Stage(folder / f"worker-{ready.get()}", python)
     theatre.up()
     _worker.update(stage=theatre, templates=templates, keep=keep, over=over, n=0)
@@ -221,7 +229,7 @@ def attempt(home, provider, trial):
     _come_back(home, found, alone=trial.alone)
     home.wait_none_lives(5)
     verdict = home.verdict(caps=Decimal(CAP), abandoned=abandoned)
-    found.rentals = len(home.mine())
+    found.rentals, found.settled_late = len(home.mine()), home.settled_late
     found.figures = verdict.as_data()
     found.findings += [f"{f.invariant} {f.about}: {f.text}" for f in verdict.findings]
     return found
@@ -288,6 +296,7 @@ def summary(found, points, sites, options):
         "over_deadline_seconds_max": max((f["over_deadline_seconds_max"] for f in figures), default=0.0),
         "ledger_minus_invoice_usd": f"{sum((Decimal(f['ledger_minus_invoice_usd']) for f in figures), Decimal(0)):f}",
         "checkpoints_lost": total("checkpoints_lost"),
+        "settled_late": sum(f.settled_late for f in found),
         "findings": sum(len(f.findings) for f in found),
         "call_sites": len(by_call_site),
         "call_sites_killed": len(killed_by_call_site),

@@ -28,7 +28,6 @@ TRIALS = (
     ("runpod", "stopped_and_resumed"),
 )
 CHECKPOINT_MINUTES = 0.5
-STEPS = 1500
 SECONDS = 900
 CAP = Decimal(3)
 
@@ -77,7 +76,7 @@ def main():
         try:
             runs = []
             for number in range(options.launches):
-                runs.append(Interrupted(theatre, number, *TRIALS[number % len(TRIALS)], chance.uniform(0.0, 20.0)))
+                runs.append(Interrupted(theatre, number, options.steps, chance.uniform(0.0, 20.0)))
                 runs[-1].play()
                 sys.stderr.write(f"{runs[-1].said()}\n")
         finally:
@@ -90,6 +89,7 @@ def main():
 def _options():
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.real", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--launches", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1500, help="of each run: some minutes' worth on this computer")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -97,16 +97,17 @@ def _options():
 class Interrupted:
     """One run that is interrupted `after` seconds of training past its first checkpoint at home."""
 
-    def __init__(self, theatre, number, provider, kind, after):
+    def __init__(self, theatre, number, steps, after):
         self.home = theatre.home_of(f"home-{number}")
-        self.theatre, self.provider, self.kind, self.after = theatre, provider, kind, after
+        self.theatre, self.steps, self.after = theatre, steps, after
+        self.provider, self.kind = TRIALS[number % len(TRIALS)]
         self.watched = Watched(theatre.home / "sandbox" / "emulator" / "boxes")
         self.findings, self.kills, self.struck = [], 0, False
 
     def play(self):
         """Launch, interrupt, wait for the end, and ask the judge."""
-        words = self.home.words(self.provider, "--max-cost", str(CAP), "--set", f"checkpoint_minutes={CHECKPOINT_MINUTES}")
-        words = [str(1024 * STEPS) if before == "--tokens" else word for before, word in zip(("", *words), words, strict=False)]
+        more = ("--max-cost", str(CAP), "--set", f"checkpoint_minutes={CHECKPOINT_MINUTES}")
+        words = self.home.words(self.provider, *more, tokens=1024 * self.steps)
         driver = self.home.start(*words, LUMINA_TRAINER="")
         give_up = time.monotonic() + SECONDS
         home_at, asked_at = None, 0.0
