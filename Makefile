@@ -42,7 +42,7 @@ site: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# The terminal pictures in docs/pictures, from real output.
+# docs/tour-terminal.md and its pictures, every screen of the command line, from real output.
 pictures: setup
 	$(BIN)/python scripts/pictures.py
 
