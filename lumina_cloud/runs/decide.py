@@ -71,6 +71,8 @@ class Facts:
     """The machine's own guard had reason to end it: its time or money was over."""
     supervised: bool = True
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
+    limits_behind: bool = False
+    """The run's limits changed since its machine was told of them."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -136,6 +138,8 @@ def _working(facts: Facts) -> Decision:
         return Decision("end", "stopped_by_user" if facts.stop_requested else "supervisor_lost")
     if facts.stop_requested:
         return Decision("ask_to_stop")
+    if facts.limits_behind:
+        return Decision("tell_limits")
     return Decision("mark_training") if facts.run == "preparing" and facts.training else Decision("wait")
 
 
