@@ -46,7 +46,7 @@ site: setup
 torture: setup
 	$(BIN)/python scripts/reliability_page.py
 
-# The terminal pictures in docs/pictures, from real output.
+# docs/tour-terminal.md and its pictures, every screen of the command line, from real output.
 pictures: setup
 	$(BIN)/python scripts/pictures.py
 

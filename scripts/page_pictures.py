@@ -96,7 +96,7 @@ http://127.0.0.1:40123/?token=…
 
 Only this computer can reach them, and only a browser that was given the printed address: it holds a key that is new each time. Nothing is
 loaded from elsewhere, so the pages work without the internet. They say what the command line says, from the same ledger. The runs and
-prices in these pictures are made up.
+prices in these pictures are made up. The command line's own screens are [the terminal](tour-terminal.md).
 """
 
 

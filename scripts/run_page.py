@@ -3,7 +3,8 @@
 Each block of commands stands below a comment that says what becomes of it:
 
     <!-- run -->            run by the tests, with a stand-in for the trainer
-    <!-- path -->           too long for that: run on the stranger's path only, which trains for real
+    <!-- path -->           needs the real trainer, or minutes: README's are typed by CI (scripts/strangers_path.sh), those of guides by
+                            whoever runs this script on a page; no test does
     <!-- shown: REASON -->  never run: it needs an account, money, or another computer
 
 Blocks run in their order, in one folder, and end at the first command that fails.

@@ -53,7 +53,7 @@ def _parts(document: AuditDocument) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(answer if rows else f"nothing is wrong with {document.source}: {document.rows} rows", style="bold")]
     for row, found in groupby(document.findings, key=lambda f: f.row):
         parts.append(Text(f"\n{row}", style="bold"))
-        parts += [Text(f"  ✗ {f.rule}: {f.text}", style="yellow") for f in found]
+        parts += [Text.assemble(("  ✗ ", "yellow"), f"{f.rule}: {f.text}") for f in found]
     if document.ignored_columns:
         parts.append(
             Text(f"\nnot looked at: {', '.join(document.ignored_columns)} (lumina audit --columns lists what is known)", style="dim")

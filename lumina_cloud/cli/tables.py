@@ -164,7 +164,8 @@ def _published(rows: list[of_plans.Published]) -> list[RenderableType]:
     for p in rows:
         hours = f"{p.hours:.3g}"
         made.add_row(f"{p.model} {p.arch}", f"{p.loss:g}", hours, f"{p.vram_gb:g}", f"{p.tokens_per_second:,.0f}", p.usd, p.hardware)
-    failed = [Text(f"✗ {p.model} {p.arch}: {fail}", style="yellow") for p in rows for fail in p.fails]
+    # Only the mark is coloured: yellow words on a white ground are hard to read.
+    failed = [Text.assemble(("✗ ", "yellow"), f"{p.model} {p.arch}: {fail}") for p in rows for fail in p.fails]
     return [made, *failed, ""]
 
 
@@ -298,7 +299,10 @@ def _price(text: str) -> str:
 
 
 def _money(amount: root.MoneyRange) -> str:
-    return f"{money.show(Decimal(amount.mid))} ({money.show(Decimal(amount.low))}-{money.show(Decimal(amount.high))[1:]})"
+    """Return an estimate with its range; beyond a thousand dollars nobody reads the cents of one."""
+    low, mid, high = Decimal(amount.low), Decimal(amount.mid), Decimal(amount.high)
+    cents = mid < 1000
+    return f"{money.show(mid, cents=cents)} ({money.show(low, cents=cents)}-{money.show(high, cents=cents)[1:]})"
 
 
 def _hours(hours: root.Range) -> str:

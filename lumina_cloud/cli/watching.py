@@ -92,21 +92,16 @@ def screen(
     from rich.console import Group
     from rich.text import Text
 
-    from lumina_cloud.cli.tables import STATE_STYLES, WIDE, table
+    from lumina_cloud.cli.tables import STATE_STYLES, table
 
     going = [run for run in runs if run.state not in _ended()]
     spent = sum((Decimal(run.usd_spent) for run in going), Decimal(0))
     head = Text(f"{len(going)} of {len(runs)} runs go on", style="bold")
     head.append(f", {money.show(spent)} of at most {money.show(sum((Decimal(r.usd_cap) for r in going), Decimal(0)))} spent on them")
     head.append(f"   {now.astimezone():%H:%M:%S}", style="dim")
-    wide = width >= WIDE
-    names = ["run", "state", "done", "loss", "its way", "spent", "its way ", "left"]
-    if wide:
-        names[3:3] = ["where", "tokens/s"]
-        names.insert(names.index("spent") + 1, "cap")
-    made = table(
-        "", *names, right=("done", "tokens/s", "loss", "spent", "cap", "left"), whole=("run", "state", "where", "its way", "its way ")
-    )
+    names, (loss_bars, spent_bars) = _layout(width)
+    right, whole = ("done", "tokens/s", "loss", "spent", "cap", "left"), ("run", "state", "where", "its loss", "its cost")
+    made = table("", *(TITLES.get(name, name) for name in names), right=right, whole=(*whole, *TITLES.values()))
     for run in runs:
         one = pulses[run.run]
         cells: dict[str, RenderableType] = {
@@ -116,15 +111,30 @@ def screen(
             "where": f"{run.provider} {run.gpu}",
             "tokens/s": "-" if run.tokens_per_second is None else units.count(run.tokens_per_second),
             "loss": "-" if run.loss is None else f"{run.loss:.3f}",
-            "its way": Text(sparkline(one.losses, 24 if wide else 10), style="cyan"),
+            "its loss": Text(sparkline(one.losses, loss_bars), style="cyan"),
             "spent": money.show(Decimal(run.usd_spent)),
             "cap": money.show(Decimal(run.usd_cap)),
-            "its way ": Text(sparkline(one.spent, 12 if wide else 6), style="yellow"),
+            "its cost": Text(sparkline(one.spent, spent_bars), style="yellow"),
             "left": _left(run, now),
         }
         made.add_row(*(cells[name] for name in names), style="dim" if run.state in _ended() else None)
     rented = f"{len(document.rentals)} machines are rented" if document.rentals else "nothing is rented"
     return Group(head, made, Text(f"{rented}; Ctrl-C leaves the screen, and the runs go on", style="dim"))
+
+
+TITLES = {"its loss": "", "its cost": " "}
+"""Curves stand beside their figures and need no title: it would be wider than they are on a narrow terminal."""
+
+LAYOUTS: tuple[tuple[int, tuple[str, ...], tuple[int, int]], ...] = (
+    (150, ("run", "state", "done", "where", "tokens/s", "loss", "its loss", "spent", "cap", "its cost", "left"), (20, 10)),
+    (116, ("run", "state", "done", "tokens/s", "loss", "its loss", "spent", "cap", "its cost", "left"), (16, 8)),
+    (0, ("run", "state", "loss", "its loss", "spent", "its cost", "left"), (6, 5)),
+)
+"""From how many columns on, what is shown, and how many bars the two curves have."""
+
+
+def _layout(width: int) -> tuple[tuple[str, ...], tuple[int, int]]:
+    return next((names, curves) for least, names, curves in LAYOUTS if width >= least)
 
 
 def _left(run: of_runs.RunStatus, now: datetime) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -80,11 +81,13 @@ def test_leaving_it_ends_no_run(lumina, capsys):
     assert lumina.ledger.run("now").state == "training"
 
 
-@pytest.mark.parametrize("width", [80, 116, 160])
+@pytest.mark.parametrize("width", [80, 116, 150, 200])
 def test_the_screen_fits_and_has_both_curves(lumina, width):
+    with lumina.ledger.transaction() as tx:
+        tx.add_run(a_run("debug200m-hybrid-p3xa", state="succeeded", provider="runpod", gpu="A100-80GB-PCIe", ended_at=NOW))
     document = lumina.status()
     runs = watching.shown(document)
-    assert [run.run for run in runs] == ["now", "old"]
+    assert [run.run for run in runs] == ["now", "debug200m-hybrid-p3xa", "old"]
     pulses = lumina.pulses([run.run for run in runs])
     assert pulses["now"].losses == (5.75, 5.5, 5.25, 5.0, 4.75)
     out = io.StringIO()
@@ -95,7 +98,8 @@ def test_the_screen_fits_and_has_both_curves(lumina, width):
     row = next(line for line in text.splitlines() if line.lstrip().startswith("now"))
     assert "█▆▅▃▁" in row
     assert sum(row.count(bar) for bar in BARS) > 5, "spending has a curve too"
-    assert "50%" in row
+    assert ("50%" in row) == (width > 80)
+    assert re.search(r"debug200m-hybrid-p3xa +succeeded", text)
 
 
 @given(
