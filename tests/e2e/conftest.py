@@ -21,10 +21,9 @@ class Cli:
 
     home: Path
 
-    def __post_init__(self):
-        measured.shared_by(self.home)
-
     def environment(self, **extra):
+        if not self.home.is_file():
+            measured.shared_by(self.home)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_"))}
         return {**kept, "LUMINA_HOME": str(self.home), "HOME": str(self.home.parent), "NO_COLOR": "1", **extra}
 
