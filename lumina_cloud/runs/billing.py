@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import money, untrusted
+from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
 from providers.contract import HasCharges, HasClock, HasLifetimes
@@ -44,7 +44,8 @@ ABOUT = Decimal("0.98")
 """Share of our own reading from which on a bill is taken for whole at once: it rounds, and begins and ends by its own clock."""
 BY_THE_HOUR = ("runpod",)
 """Whose bills say of what hour a line is, and not until when within it."""
-EDGE = timedelta(seconds=5)
+EDGE = timedelta(seconds=60)
+"""By how much a bill may end before our reading does: that goes on until the machine is proven to be gone."""
 A_MOMENTS_USD = Decimal("0.01")
 ZERO = timedelta(0)
 GONE, BILLED = "rental.gone", "rental.billed"
@@ -152,7 +153,7 @@ def _meter_by_the_log(context: Context, rental: RentalRecord, provider: HasLifet
                 run_id=rental.run_id,
                 rental_id=rental.rental_id,
                 provider=rental.provider,
-                usd=money.for_time(price, billed_time(rental.provider, ended - began)),
+                usd=_invoiced(price, billed_time(rental.provider, ended - began)),
                 usd_per_hour=price,
                 since=began,
                 until=max(began, ended),
@@ -180,6 +181,11 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
             tx.put_charge(replace(ours, counted=False))
         tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)
     return bool(charges)
+
+
+def _invoiced(usd_per_hour: Decimal, duration: timedelta) -> Decimal:
+    """Return what an invoice says of whole steps: rounded half up, where our own reading of a running machine rounds up."""
+    return (usd_per_hour * (duration // timedelta(seconds=1)) / 3600).quantize(_MICRO, ROUND_HALF_UP)
 
 
 def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:

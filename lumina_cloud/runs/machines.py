@@ -37,8 +37,6 @@ HOST_KEYS_VARIABLE = "LUMINA_HOST_KEYS"
 HOST_KEYS_FOLDER = "/etc/ssh"
 TELL_SECONDS = 45.0
 """How long a running machine may take to print its host key before its first contact is trusted."""
-BELT_SECONDS = 300.0
-"""How long after our own deadline the provider's own deadline comes, where it takes one."""
 
 BOOT_SECONDS = {"local": 300.0, "vastai": 900.0, "runpod": 900.0, "lambda": 1200.0}
 """How long a machine may take until it can be used: its image is pulled first. Large Lambda machines take longest."""
@@ -96,10 +94,11 @@ class Machines:
         """Rent a machine that guards itself from its first second. Raises what `Provider.create` raises."""
         spec = self.spec(provider, rental, terms, seconds)
         if isinstance(provider, ProviderDeadline):
-            # Where the provider ends machines by itself, that is a belt beside the guard, for a guard that could not.
+            # Where the provider ends machines by itself, that is a belt beside the guard, for a guard that could not: at the cap's very
+            # end, where the guard's deadline leaves what is kept back for ending in good order.
             # It goes by its own clock: told by ours, a wrong one would end the machine at once, or never.
             ahead = (provider.clock_skew() if isinstance(provider, HasClock) else None) or 0.0
-            ends_at = self.clock.now() + timedelta(seconds=seconds + BELT_SECONDS - ahead)
+            ends_at = self.clock.now() + timedelta(seconds=seconds - ahead)
             return provider.create_until(offer, spec, rental.tag, ends_at)
         return provider.create(offer, spec, rental.tag)
 

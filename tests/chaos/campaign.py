@@ -90,6 +90,7 @@ def figures(outcomes: list[Outcome]) -> dict[str, Any]:
         "stuck": sum(v.stuck for v in verdicts),
         "orphans": sum(v.orphans for v in verdicts),
         "over_cap_usd_max": f"{max((v.over_cap_usd_max for v in verdicts), default=Decimal(0)):f}",
+        "unguarded_over_cap_usd_max": f"{max((v.unguarded_over_cap_usd_max for v in verdicts), default=Decimal(0)):f}",
         "over_deadline_seconds_max": round(max((v.over_deadline_seconds_max for v in verdicts), default=0.0), 3),
         "ledger_minus_invoice_usd": f"{sum((v.ledger_minus_invoice_usd for v in verdicts), Decimal(0)):f}",
         "checkpoints_lost": sum(v.checkpoints_lost for v in verdicts),

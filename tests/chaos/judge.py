@@ -78,6 +78,8 @@ class Evidence:
     """What the user allowed all of them together."""
     foreign: Collection[str] = ()
     """Ids of instances that are not ours, by whatever label."""
+    forgotten: Collection[str] = ()
+    """Ids of instances that carry this ledger's tags, and that it has lost, with a backup that was restored say: they are to be ended."""
     starts: Sequence[Start] = ()
     abandoned: Sequence[Abandoned] = ()
     clock_ahead_seconds: float = 0.0
@@ -110,6 +112,8 @@ class Verdict:
     orphans: int = 0
     """Instances that nobody had in hand, and that still lived, `SLACK_SECONDS` after their creation."""
     over_cap_usd_max: Decimal = ZERO
+    unguarded_over_cap_usd_max: Decimal = ZERO
+    """The same for machines that cannot end themselves, of runs that nobody drove."""
     over_deadline_seconds_max: float = 0.0
     ledger_minus_invoice_usd: Decimal = ZERO
     """Sum of absolute differences per rental."""
@@ -128,6 +132,7 @@ class Verdict:
             "stuck": self.stuck,
             "orphans": self.orphans,
             "over_cap_usd_max": f"{self.over_cap_usd_max:f}",
+            "unguarded_over_cap_usd_max": f"{self.unguarded_over_cap_usd_max:f}",
             "over_deadline_seconds_max": round(self.over_deadline_seconds_max, 3),
             "ledger_minus_invoice_usd": f"{self.ledger_minus_invoice_usd:f}",
             "checkpoints_lost": self.checkpoints_lost,
@@ -175,6 +180,11 @@ class Life:
         return any(line["what"] == "duplicated" for line in self.lines)
 
     @property
+    def began(self) -> float:
+        """Return when it began to run, its creation where it never did: before, nothing on it could guard it."""
+        return next((_at(line) for line in self.lines if line["what"] == "running"), self.created)
+
+    @property
     def guarded_until(self) -> float:
         """Return until when something on the machine could have ended it."""
         if not any(line["what"] == "running" for line in self.lines):
@@ -213,7 +223,11 @@ def judge(evidence: Evidence) -> Verdict:
     for line in evidence.history:
         lines[line["provider"], line["id"]].append(line)
     lives = [Life(one, lines[one["provider"], one["id"]]) for one in evidence.instances]
-    ours = [one for one in lives if one.id not in evidence.foreign]
+    ours = [one for one in lives if one.id not in (*evidence.foreign, *evidence.forgotten)]
+    for one in lives:
+        if one.id in evidence.forgotten and one.live:
+            verdict.leaked += 1
+            verdict.find("I2", one.tag, f"{one.words}, which the ledger has lost, still lives")
     _one_live_instance_per_tag(ours, verdict)
     _no_instance_outlives_its_guard(evidence, ours, verdict)
     _the_ledger_is_the_bill(evidence, ours, verdict)
@@ -273,7 +287,7 @@ def _no_lease_is_outlived(evidence: Evidence, ours: Sequence[Life], rentals: Map
         for one in ours:
             if _run_of(one, rentals) != left.run_id or one.provider not in GUARDED:
                 continue
-            end = max(left.at, one.created) + left.lease_seconds + left.grace_seconds + _partitioned(one) + SLACK_SECONDS
+            end = max(left.at, one.began) + left.lease_seconds + left.grace_seconds + _partitioned(one) + SLACK_SECONDS
             # A machine on which nothing runs any more cannot end itself: whoever comes back does.
             if one.created < left.until and end < min(one.ended, left.until, one.guarded_until):
                 verdict.leaked += 1
@@ -306,7 +320,11 @@ def _the_ledger_is_the_bill(evidence: Evidence, ours: Sequence[Life], verdict: V
 
 
 def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:
-    """I4, but for one billing step per rental. Bills only grow, so the end of all is their highest."""
+    """I4, but for one billing step per rental. Bills only grow, so the end of all is their highest.
+
+    Where a machine cannot end itself, and nobody was there, no cap can hold: the user was told, and took that upon himself.
+    """
+    alone = {left.run_id for left in evidence.abandoned}
     rentals = {r.tag: r for r in evidence.rentals}
     by_run = defaultdict(list)
     for one in ours:
@@ -314,6 +332,9 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
     for run in evidence.runs:
         mine = by_run[run.run_id]
         over = sum((one.usd for one in mine), ZERO) - evidence.caps.get(run.run_id, run.usd_cap)
+        if run.run_id in alone and run.provider not in GUARDED:
+            verdict.unguarded_over_cap_usd_max = max(verdict.unguarded_over_cap_usd_max, over)
+            continue
         verdict.over_cap_usd_max = max(verdict.over_cap_usd_max, over)
         if over > sum((one.step_usd() for one in mine), ZERO):
             verdict.find("I4", run.run_id, f"it cost ${over} more than its cap")

@@ -132,6 +132,17 @@ def test_a_run_that_cost_more_than_its_cap_and_a_step(well):
     assert breaches(replace(well, month_cap_usd=Decimal("0.4"))) == {"I4"}
 
 
+def test_a_cap_binds_nobody_where_a_machine_cannot_end_itself_and_nobody_is_there(well):
+    lone = [{**line, "provider": "lambda"} for line in well.history]
+    left = Abandoned("r", at(100).timestamp(), at(86400).timestamp(), lease_seconds=600.0)
+    run, rental = replace(well.runs[0], provider="lambda"), replace(well.rentals[0], provider="lambda")
+    there = replace(
+        well, instances=[{**row(), "provider": "lambda"}], history=lone, runs=[run], rentals=[rental], caps={"r": Decimal("0.2")}
+    )
+    assert breaches(there) == {"I4"}
+    assert judge(replace(there, abandoned=[left])).findings == []
+
+
 def test_an_instance_before_its_intent_and_one_without_a_rental(well):
     late = [event("rental.intended", 0.6), *well.events[1:]]
     assert breaches(replace(well, events=late)) == {"I5"}
@@ -162,6 +173,16 @@ def test_an_instance_of_somebody_else_that_was_ended(well):
     touched = replace(well, instances=[*well.instances, row("x", "0", tag="not-ours")], history=others, foreign=["x"])
     assert breaches(touched) == {"I8"}
     assert breaches(replace(touched, history=others[:-1])) == set()
+
+
+def test_an_instance_that_the_ledger_has_lost_is_to_be_ended_and_no_more(well):
+    lost = [*well.history, line("created", 0, "x", "lumina-q-1")]
+    there = replace(well, instances=[*well.instances, row("x", "0", "running", "lumina-q-1")], history=lost, forgotten=["x"])
+    assert (judge(there).leaked, breaches(there)) == (1, {"I2"})
+    over = replace(
+        there, instances=[*well.instances, row("x", "0", tag="lumina-q-1")], history=[*lost, line("ended", 9, "x", "lumina-q-1")]
+    )
+    assert breaches(over) == set()
 
 
 def test_a_start_from_before_a_checkpoint_that_was_at_home_and_one_that_is_gone(well, tmp_path):

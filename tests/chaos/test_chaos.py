@@ -1,0 +1,64 @@
+"""Launches with faults and kills on a virtual clock: nothing leaks, nothing is rented twice, the ledger is the invoice; and a product
+that is broken on purpose is found out."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import campaign, sabotage
+
+SEEDS = [line.split()[0] for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if line and not line.startswith("#")]
+FOUND_IN = {"no-lookup": "lost-1/0/2", "no-reconcile": "1/4/1", "no-guard": "1/4/1", "charge-by-own-clock": "1/3/1"}
+"""Small worlds in which each shows; any campaign of some length finds all of them."""
+SHOWS_IN = {
+    "no-lookup": "duplicates",
+    "no-reconcile": "leaked",
+    "no-guard": "leaked",
+    "charge-by-own-clock": "ledger_minus_invoice_usd",
+}
+ZERO = ("leaked", "duplicates", "stuck", "checkpoints_lost", "crashes", "violations")
+
+
+@pytest.fixture(scope="module")
+def played():
+    """A campaign of some launches, and what it told."""
+    return campaign.play(24, 1, "")
+
+
+def test_a_campaign_finds_nothing(played):
+    assert {name: played[name] for name in ZERO} == dict.fromkeys(ZERO, 0)
+    assert float(played["ledger_minus_invoice_usd"]) == 0
+    assert played["launches"] == 24
+
+
+def test_a_campaign_is_no_calm(played):
+    """Its launches are killed and meet faults, and some of them come through."""
+    assert played["kills"] >= 10
+    assert sum(played["faults"].values()) >= 10
+    assert played["call_sites"] >= 20
+    assert "succeeded finished" in played["endings"]
+
+
+def test_the_same_seed_gives_the_same_log():
+    first, again, other = (campaign.play(2, seed, "")["log_sha256"] for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("broken", sabotage.NAMES)
+def test_each_sabotage_is_found(broken):
+    found = campaign.replay(FOUND_IN[broken], broken)
+    assert found["violations"] > 0
+    assert float(found[SHOWS_IN[broken]]) > 0
+    assert campaign.replay(FOUND_IN[broken], "")["violations"] == 0
+
+
+@pytest.mark.parametrize("world", SEEDS)
+def test_what_was_found_once_is_mended(world):
+    assert campaign.replay(world, "")["violations"] == 0
+
+
+def test_lost_and_lying_replies_to_creates_make_no_second_rental_and_no_orphan():
+    found = campaign.play(12, 2, "", losing=True)
+    assert found["lost_creates"] >= 12
+    assert (found["duplicates"], found["orphans"], found["violations"]) == (0, 0, 0)
