@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.backwards import Goal
     from lumina_cloud.remote.ssh_connection import Connection
     from lumina_cloud.remote.ssh_key import Identity
+    from lumina_cloud.runs.caps import Cap
     from lumina_cloud.runs.controller import Controller
     from lumina_cloud.runs.machines import Machines
     from lumina_cloud.runs.terms import Terms
@@ -286,6 +287,25 @@ class Lumina:
     def resume(self, run_id: str, limits: Limits) -> RunRecord:
         """Take a failed or stopped run up again, and drive it until its trainer works on the machine."""
         return self.start(self.take_up(run_id, limits).run_id)
+
+    def check_extendable(self, run: RunRecord, limits: Limits) -> Cap:
+        """Return what the limits of a run at work would become. Raises UsageError, RefusedError when `extend` would refuse."""
+        from lumina_cloud.api import extending
+
+        return extending.new_cap(self.session, run, limits)
+
+    def extend(self, run_id: str, limits: Limits) -> of_runs.ExtendDocument:
+        """Change the limits of a run at work, in the ledger and on its machine. Raises UsageError, RefusedError."""
+        from lumina_cloud.api import extending, views
+
+        run = self.find(run_id)
+        extending.extend(self.session, run, self.check_extendable(run, limits))
+        # Where nobody drives it, this does.
+        self.settle()
+        give_up = self.clock.monotonic() + extending.TELL_SECONDS
+        while not (told := extending.is_told(self.ledger, run)) and self.clock.monotonic() < give_up:
+            self.clock.sleep(0.5)
+        return views.extended(run, self.find(run.run_id), self.ledger.spent(run.run_id), told=told)
 
     def hand_over(self, run_id: str) -> bool:
         """Leave a rented machine's run to a small process of its own; return whether there was something to leave.

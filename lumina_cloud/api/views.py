@@ -25,6 +25,19 @@ LOG_LINES = 15
 LOG_BYTES = 64_000
 
 
+def extended(was: RunRecord, run: RunRecord, spent: Decimal, *, told: bool) -> of_runs.ExtendDocument:
+    """Return the answer of `lumina extend`."""
+    return of_runs.ExtendDocument(
+        run=run.run_id,
+        state=run.state,
+        usd_cap_was=money.text(was.usd_cap),
+        usd_cap=money.text(run.usd_cap),
+        hours_cap=run.seconds_cap / 3600,
+        usd_spent=money.text(spent),
+        told=told,
+    )
+
+
 def running_cost(charges: Sequence[ChargeRecord], open_rentals: Sequence[RentalRecord], now: datetime) -> Decimal:
     """Return what charges say, plus what open rentals have cost since their last reading."""
     total = sum((c.usd for c in charges), Decimal(0))

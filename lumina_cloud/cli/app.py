@@ -24,7 +24,7 @@ from lumina_cloud.cli.ledger import prune, rm
 from lumina_cloud.cli.market import doctor, offers, prices
 from lumina_cloud.cli.plan import plan
 from lumina_cloud.cli.reconcile import reconcile
-from lumina_cloud.cli.runs import logs, report, results, resume, ssh, status, stop
+from lumina_cloud.cli.runs import extend, logs, report, results, resume, ssh, status, stop
 from lumina_cloud.cli.sample import sample
 from lumina_cloud.cli.sandboxed import Group
 from lumina_cloud.cli.sweep import sweep
@@ -42,8 +42,8 @@ app = typer.Typer(
 )
 
 VERBS = (
-    *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, reconcile, logs, ssh, stop, resume, results, compare),
-    *(sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
+    *(plan, estimate, offers, prices, audit, launch, controller, sweep, status, reconcile, logs, ssh, stop, resume, extend, results),
+    *(compare, sample, weights, costs, budget, report, ui, accuracy, jobfile, rm, prune, config, doctor),
 )
 
 for verb in VERBS:

@@ -1,4 +1,4 @@
-"""Verbs on one run: `logs`, `stop`, `resume`, `results`."""
+"""Verbs on one run: `logs`, `stop`, `resume`, `extend`, `results`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,44 @@ def resume(
             )
             confirm("rent it?", yes=yes)
             follow_to_end(lumina, lumina.take_up(record.run_id, limits).run_id, follow=follow, as_json=json)
+
+
+def extend(
+    run: options.Run = "last",
+    max_cost: options.MaxCost = None,
+    max_hours: options.MaxHours = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Change what a run at work may cost or take in all, in the ledger and on its machine."""
+    with output.errors_shown(as_json=json):
+        from lumina_cloud.api.launching import Limits
+        from lumina_cloud.api.lumina import Lumina
+        from lumina_cloud.cli.following import Screen
+        from lumina_cloud.cli.launch import confirm
+        from lumina_cloud.core import money, units
+
+        with Lumina(Screen()) as lumina:
+            lumina.settle()
+            record = lumina.find(run)
+            limits = Limits(max_cost=options.amount("--max-cost", max_cost), max_hours=max_hours)
+            cap = lumina.check_extendable(record, limits)
+            output.tell(
+                f"{record.run_id}: at most {money.show(cap.usd)} in all in place of {money.show(record.usd_cap)}, "
+                f"{money.show(lumina.spent(record))} of it spent; its machine may live {units.duration(cap.seconds)}"
+            )
+            if cap.usd > record.usd_cap:
+                confirm("may it cost that?", yes=yes)
+            document = lumina.extend(record.run_id, limits)
+        if json:
+            output.emit(document)
+        else:
+            output.tell(
+                "its machine has been told\nnext: lumina status"
+                if document.told
+                else "its machine does not answer now: whoever drives the run tells it as soon as it does\nnext: lumina status"
+            )
 
 
 def ssh(

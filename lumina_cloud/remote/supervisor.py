@@ -3,6 +3,7 @@
 `python supervisor.py JOB.JSON` starts the trainer, stops it at its deadline or when a file `stop` appears, and writes down how it
 ended in `exit.json`. On this computer it then waits for the results to be fetched (a file `fetched`) and switches the machine off;
 on a rented one the guard does that, and the supervisor keeps the guard alive. It needs no connection.
+A file `cap.json` with a higher `seq` moves the deadline, counted from when it is found.
 `python supervisor.py --there` leaves with 0 while a supervisor lives here, else with 3.
 """
 
@@ -15,12 +16,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 POLL_SECONDS = 0.2
 GUARD_SECONDS = 3.0
+CAP_FILE = "cap.json"
 NOBODY = 3
 """Exit code of `--there` when no supervisor lives."""
 
@@ -38,26 +44,25 @@ def main(job_path: Path) -> None:
     started = time.monotonic()
     started_at = datetime.now(UTC).isoformat()
     child = _start(job)
-    reason = _wait(child, job)
+    cap = Cap(job, started)
+    reason = _wait(child, cap, float(job["grace_seconds"]))
     code = child.returncode
-    _write(
-        Path("exit.json"),
-        {
-            "returncode": code,
-            "reason": "finished" if code == 0 else reason,
-            "signal": -code if code < 0 else None,
-            "started_at": started_at,
-            "ended_at": datetime.now(UTC).isoformat(),
-            "seconds": time.monotonic() - started,
-        },
-    )
+    ended = {
+        "returncode": code,
+        "reason": "finished" if code == 0 else reason,
+        "signal": -code if code < 0 else None,
+        "started_at": started_at,
+        "ended_at": datetime.now(UTC).isoformat(),
+        "seconds": time.monotonic() - started,
+    }
+    _until_written(lambda: _write(Path("exit.json"), ended))
     if job.get("store") and code in (0, 75):
         # The trainer ends so only after it has saved there too.
-        Path("saved").touch()
+        _until_written(Path("saved").touch)
     if job["power_off_file"]:
         # Waiting is paid for too: the machine is off by the end of its cap, whoever has fetched what.
-        _linger(min(float(job["linger_seconds"]), float(job["seconds_off"]) - (time.monotonic() - started)))
-        Path(job["power_off_file"]).touch()
+        _linger(min(float(job["linger_seconds"]), cap.off_at - time.monotonic()))
+        _until_written(Path(job["power_off_file"]).touch)
         return
     while True:
         _keep_guard()
@@ -120,20 +125,45 @@ def _launcher(processes: int) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
-def _wait(child: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
+class Cap:
+    """When the trainer has to stop and the machine to be off: by the job, or by the last that a controller said since."""
+
+    def __init__(self, job: dict[str, Any], now: float) -> None:
+        self.seq = 0
+        self.stop_at = now + float(job["seconds_cap"])
+        self.off_at = now + float(job["seconds_off"])
+
+    def look(self, told: Any, now: float) -> None:
+        """Take in what `cap.json` says, where that is new and makes sense."""
+        if not isinstance(told, dict) or told.get("seq") == self.seq:
+            return
+        spans = [told.get(name) for name in ("seq", "seconds_cap", "seconds_off")]
+        if all(isinstance(s, (int, float)) and not isinstance(s, bool) and 0 <= s < 1e9 for s in spans):
+            self.seq, self.stop_at, self.off_at = int(told["seq"]), now + float(told["seconds_cap"]), now + float(told["seconds_off"])
+
+
+def _wait(child: subprocess.Popen[bytes], cap: Cap, grace: float) -> str:
     """Wait for the trainer and return why it ended: `crashed` (by itself), `stopped` or `deadline`."""
-    deadline = time.monotonic() + float(job["seconds_cap"])
     guard_at = time.monotonic()
     while child.poll() is None:
         if time.monotonic() - guard_at > GUARD_SECONDS:
             guard_at = time.monotonic()
             _keep_guard()
         if Path("stop").exists():
-            return _stop(child, _asked(), float(job["grace_seconds"]))
-        if time.monotonic() > deadline:
-            return _stop(child, "deadline", float(job["grace_seconds"]))
+            return _stop(child, _asked(), grace)
+        cap.look(_told(), time.monotonic())
+        if time.monotonic() > cap.stop_at:
+            return _stop(child, "deadline", grace)
         time.sleep(POLL_SECONDS)
     return "crashed"
+
+
+def _told() -> Any:
+    """Return what `cap.json` holds, None when there is none."""
+    try:
+        return json.loads(Path(CAP_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _asked() -> str:
@@ -167,7 +197,21 @@ def _keep_guard() -> None:
         os.kill(int(Path("guard.pid").read_text(encoding="ascii")), 0)
     except (OSError, ValueError):
         null = subprocess.DEVNULL
-        subprocess.Popen(["sh", "guard.sh"], stdin=null, stdout=null, stderr=null, start_new_session=True)
+        # Where not even a process can be started, the trainer is watched on, and the guard is tried again.
+        with suppress(OSError):
+            subprocess.Popen(["sh", "guard.sh"], stdin=null, stdout=null, stderr=null, start_new_session=True)
+
+
+def _until_written(write: Callable[[], None]) -> None:
+    """Write down what must not be lost: a full disk may find room again, and the guard is kept alive meanwhile."""
+    while True:
+        try:
+            write()
+        except OSError:
+            _keep_guard()
+            time.sleep(GUARD_SECONDS)
+        else:
+            return
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

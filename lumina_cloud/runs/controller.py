@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import money, untrusted
+from lumina_cloud.core import money, units, untrusted
 from lumina_cloud.core.errors import (
     CredentialsError,
     DiskError,
@@ -28,7 +28,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, failover, holds, ingest, metering, remembered, shipping, tags
+from lumina_cloud.runs import conclude, drift, extending, failover, holds, ingest, metering, remembered, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.lease import Lease
     from lumina_cloud.runs.observing import Seen
-    from lumina_cloud.runs.states import Reason, RentalEvent
+    from lumina_cloud.runs.states import Action, Reason, RentalEvent
     from lumina_cloud.runs.terms import Terms
     from providers.contract import Instance, Offer, Provider
 
@@ -137,12 +137,10 @@ class Controller:
                 self._abandon(run, rental)
             case "mark_ready" if rental is not None:
                 self._mark_ready(seen, rental)
-            case "ship" if box is not None and rental is not None:
-                self._ship(seen, rental, box)
             case "mark_training":
                 self._mark_training(run, rental)
-            case "ask_to_stop" if box is not None:
-                self._ask_to_stop(run, box)
+            case "ship" | "ask_to_stop" | "tell_limits" if box is not None and rental is not None:
+                self._do_there(decision.action, seen, rental, box)
             case "end" if decision.reason is not None:
                 self.end(run, decision.reason, _words(seen, decision.reason))
             case "conclude":
@@ -150,6 +148,15 @@ class Controller:
                 conclude.conclude(self.context, run, rental, seen.instance, box)
             case _:
                 pass
+
+    def _do_there(self, action: Action, seen: Seen, rental: RentalRecord, box: Box) -> None:
+        match action:
+            case "ship":
+                self._ship(seen, rental, box)
+            case "ask_to_stop":
+                self._ask_to_stop(seen.run, box)
+            case _:
+                self._tell_limits(seen, rental, box)
 
     def end(self, run: RunRecord, reason: Reason, detail: str = "") -> None:
         """Record why the run's work is over, with the provider's or machine's own words.
@@ -390,6 +397,17 @@ class Controller:
         except ProviderError as error:
             # A machine that cannot be asked, with a full disk say, is ended without a last checkpoint.
             self.end(run, "stopped_by_user", error.message)
+
+    def _tell_limits(self, seen: Seen, rental: RentalRecord, box: Box) -> None:
+        """Tell a machine at work its limits as they are now."""
+        n = extending.seq(self.context.ledger.events(rental.run_id))
+        # Read after the number: what is told is never older than it.
+        run = self._run(rental.run_id)
+        seconds = shipping.tell_limits(self.context, run, rental, seen.terms, box, seq=n)
+        with self.context.ledger.transaction() as tx:
+            tx.add_event(extending.TOLD, run_id=run.run_id, rental_id=rental.rental_id, limits=n, seconds=seconds)
+            extending.keep_back(tx, tx.run(run.run_id) or run, rental, no_less=False)
+        self.context.reporter.said(run.run_id, f"the machine was told its limits: {units.duration(seconds)} of training are left")
 
     def _bring_checkpoint_home(self, seen: Seen, box: Box) -> None:
         """Fetch a new checkpoint of a rented machine while it trains: a machine that is taken away takes its disk along."""

@@ -73,6 +73,8 @@ class Facts:
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
     results_seconds: float | None = None
     """How long ago the work ended whose results the machine still has, None where nothing is waited for."""
+    limits_behind: bool = False
+    """The run's limits changed since its machine was told of them."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 
@@ -144,6 +146,8 @@ def _working(facts: Facts) -> Decision:
         return Decision("end", "stopped_by_user" if facts.stop_requested else "supervisor_lost")
     if facts.stop_requested:
         return Decision("ask_to_stop")
+    if facts.limits_behind:
+        return Decision("tell_limits")
     return Decision("mark_training") if facts.run == "preparing" and facts.training else Decision("wait")
 
 

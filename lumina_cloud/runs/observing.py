@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Unreachable
 from lumina_cloud.remote.startup import LEASE_FILE
-from lumina_cloud.runs import caps, ingest, machines, shipping, terms
+from lumina_cloud.runs import caps, extending, ingest, machines, shipping, terms
 from lumina_cloud.runs.decide import Facts
 from lumina_cloud.runs.states import WAITED_FOR
 
@@ -30,6 +30,7 @@ UNSEEN_SECONDS = 60.0
 """How long a new instance may be missing from its provider's answers."""
 ASK_SECONDS = 5.0
 """How often a machine is asked whether its supervisor lives."""
+PROBE_FILE = "disk-probe"
 REFUSALS = 3
 """A machine that refuses so many writes in a row has no disk left."""
 
@@ -203,6 +204,7 @@ class Observer:
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
             results_seconds=self._results_wait(run, rental),
             overdue=lived > allowed + OVERDUE_SECONDS,
+            limits_behind=rental is not None and extending.is_behind(self.context.ledger.events(run.run_id), rental.rental_id),
         )
 
     def _unheard(self, rental: RentalRecord) -> float:
@@ -234,11 +236,14 @@ class Observer:
 
 
 def _refuses(box: Box | None) -> bool:
-    """Whether a machine whose supervisor is gone takes not even a small file: a full disk ended it before it could say so."""
+    """Whether a machine whose supervisor is gone takes not even a small file: a full disk ended it before it could say so.
+
+    SFTP names no error of its own for a full disk, so any refusal of a write into the work folder counts.
+    """
     if box is None:
         return False
     try:
-        box.write(LEASE_FILE, secrets.token_hex(8).encode())
+        box.write(PROBE_FILE, secrets.token_hex(8).encode())
     except (HostKeyChanged, Unreachable):
         return False
     except ProviderError:

@@ -17,8 +17,8 @@ import trainer.config
 from lumina_cloud.catalog import gpus
 from lumina_cloud.core import units
 from lumina_cloud.core.errors import DataError, ProviderError, RefusedError
-from lumina_cloud.remote import bootstrap, bundle, guard, startup
-from lumina_cloud.runs import caps, fitness, machines, weights_to_start_from, workloads
+from lumina_cloud.remote import bootstrap, bundle, guard, startup, supervisor
+from lumina_cloud.runs import caps, extending, fitness, machines, weights_to_start_from, workloads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,9 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
         _check_local(facts)
     else:
         config = _examined(context, run, config, facts, box)
+    n = extending.seq(context.ledger.events(run.run_id))
+    # Read after the number: what the machine is told is never older than it.
+    run = context.ledger.run(run.run_id) or run
     limits = _limits(context, run, rental)
     context.reporter.said(run.run_id, "sending trainer, configuration and data")
     folder = Path(run.folder)
@@ -103,10 +106,10 @@ def ship(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, b
     box.write("bundle/job.json", job.to_json().encode())
     _hand_secrets(context, rental, terms, box)
     if not local:
-        _tell_limits(context, run, rental, terms, box)
+        _tell_guard(context, rental, terms, box, _seconds_left(context, run, rental), seq=1 + n)
     bootstrap.start(box)
     with context.ledger.transaction() as tx:
-        tx.add_event("run.started_on_machine", run_id=run.run_id, rental_id=rental.rental_id, device=config.device)
+        tx.add_event(extending.STARTED, run_id=run.run_id, rental_id=rental.rental_id, device=config.device, limits=n)
     context.reporter.said(run.run_id, "trainer started")
 
 
@@ -171,11 +174,28 @@ def _seconds_left(context: Context, run: RunRecord, rental: RentalRecord) -> flo
     return seconds
 
 
-def _tell_limits(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, box: Box) -> None:
+def tell_limits(context: Context, run: RunRecord, rental: RentalRecord, terms: Terms, box: Box, *, seq: int) -> float:
+    """Tell a machine at work how long it may go on under limits that have changed; return the seconds that are left to train.
+
+    Raises ProviderError.
+    """
+    try:
+        limits = _limits(context, run, rental)
+    except RefusedError:
+        # They passed while they were on their way: the trainer saves and ends.
+        limits = _Limits(1.0, 1.0 + caps.RESERVE_SECONDS - START_SECONDS)
+    cap = {"seq": seq, "seconds_cap": limits.seconds_cap, "seconds_off": limits.seconds_off}
+    box.write(supervisor.CAP_FILE, json.dumps(cap).encode())
+    if rental.provider != "local":
+        _tell_guard(context, rental, terms, box, limits.seconds_cap, seq=1 + seq)
+    return limits.seconds_cap
+
+
+def _tell_guard(context: Context, rental: RentalRecord, terms: Terms, box: Box, seconds: float, *, seq: int) -> None:
     """Tell the guard its limits anew, from now on: until here it counted from the boot. A machine without a guard gets one."""
     provider = context.connect(rental.provider)
-    left = _seconds_left(context, run, rental) + caps.grace_seconds(rental.provider)
-    told = machines.limits(provider, terms, seconds=left, seq=1, rehearsal=context.machines.rehearsal)
+    left = seconds + caps.grace_seconds(rental.provider)
+    told = machines.limits(provider, terms, seconds=left, seq=seq, rehearsal=context.machines.rehearsal)
     box.write(startup.LIMITS_FILE, told.as_json().encode())
     if box.read("guard.sh") is None:
         box.write("guard.py", Path(guard.__file__).read_bytes())

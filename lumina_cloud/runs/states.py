@@ -24,7 +24,9 @@ RunEvent = Literal[
 RentalState = Literal["intended", "creating", "booting", "ready", "terminating", "ended", "lost"]
 RentalEvent = Literal["create", "created", "ready", "terminate", "gone", "abandoned", "lost_sight", "found"]
 
-Action = Literal["nothing", "wait", "intend", "create", "abandon", "mark_ready", "ship", "mark_training", "ask_to_stop", "end", "conclude"]
+Action = Literal[
+    "nothing", "wait", "intend", "create", "abandon", "mark_ready", "ship", "mark_training", "ask_to_stop", "tell_limits", "end", "conclude"
+]
 """What a controller may be told to do next (`lumina_cloud.runs.decide`)."""
 
 ACTIVE: tuple[RunState, ...] = ("provisioning", "preparing", "training", "finishing")

@@ -1,8 +1,8 @@
 """Rentals whose controllers are killed and never come back: `python -m tests.e2e.guards --count 20` prints what became of them.
 
-Half of them at vastai, half at runpod, each with a lease of ten seconds and a stand-in for the trainer that would work on for hours. Once
-all work, every process of ours on this side is killed. The judge is the emulator: how long each machine then lived, what is left, and
-whether its invoice is the ledger's sum.
+Half of them at vastai, half at runpod, each with a lease of 45 seconds and a stand-in for the trainer that would work on for hours. One
+`lumina controller` drives them all; once all work, every process of ours on this side is killed. The judge is the emulator: how long each
+machine then lived, what is left, and whether its invoice is the ledger's sum.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import psutil
 from tests.e2e.conftest import Cli
 from tests.e2e.rented import Sandbox
 
-LEASE, GRACE, SLACK = 10.0, 60.0, 30.0
+LEASE, GRACE, SLACK = 45.0, 60.0, 30.0
 """Seconds: the lease, what a trainer gets to save, and what a busy machine is allowed beside."""
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="rentals")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sandbox = Sandbox(Cli(Path(folder, "home")))
+        sandbox = Sandbox(Cli(Path(folder, "home")), boot_minutes=3)
         sandbox.up()
         try:
             found = abandoned(sandbox, options.count)
@@ -39,19 +39,21 @@ def main() -> None:
     raise SystemExit(0 if found["left_running"] == 0 and found["ledger_minus_invoice_usd"] == "0" else 1)
 
 
-def abandoned(sandbox: Sandbox, count: int) -> dict[str, object]:
+def abandoned(sandbox: Sandbox, count: int, lease: float = LEASE) -> dict[str, object]:
     """Rent, kill every controller, wait for the guards, and return what the emulator says."""
+    controller = sandbox.controller()
     for number in range(count):
         provider = ("vastai", "runpod")[number % 2]
-        done = sandbox(*sandbox.words(provider, "--lease", f"{LEASE:.0f}s", tokens="40960000", follow=()))
+        done = sandbox(*sandbox.words(provider, "--lease", f"{lease:.0f}s", tokens="40960000", follow=("--detach",)))
         assert done.returncode == 0, done.stderr
     give_up = time.monotonic() + 60 + 15 * count
     while time.monotonic() < give_up and sandbox.training() < count:
         time.sleep(1)
     working = sandbox.training()
     killed, at = _kill_controllers(sandbox), time.monotonic()
+    controller.wait()
     lives, left = [], len(sandbox.live())
-    while left and time.monotonic() - at < LEASE + GRACE + SLACK + 2 * count:
+    while left and time.monotonic() - at < lease + GRACE + SLACK + 2 * count:
         now_left = len(sandbox.live())
         lives += [time.monotonic() - at] * (left - now_left)
         left = now_left

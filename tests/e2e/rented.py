@@ -1,11 +1,12 @@
 """Renting in the sandbox by the real command: a sandbox of a test's own, and the judge, who asks the emulator."""
 
 import json
+import subprocess
 import time
 from decimal import Decimal
 from pathlib import Path
 
-from tests.e2e.conftest import TINY
+from tests.e2e.conftest import LUMINA, TINY
 
 STAND_IN = Path(__file__).with_name("stand_in")
 GPUS = {"vastai": "4090", "runpod": "4090", "lambda": "a10"}
@@ -45,6 +46,12 @@ class Sandbox:
     def start(self, *args, trainer=STAND_IN, **extra):
         env = {"LUMINA_TRAINER": str(trainer)} if trainer else {}
         return self.cli.start(*args, LUMINA_SANDBOX="1", **env, **extra)
+
+    def controller(self):
+        """Start a controller whose words go to a file: nobody reads a pipe while it works."""
+        environment = self.cli.environment(LUMINA_SANDBOX="1", LUMINA_TRAINER=str(STAND_IN))
+        with (self.cli.home / "controller.log").open("ab") as log:
+            return subprocess.Popen([LUMINA, "controller"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def status(self):
         return json.loads(self.cli("sandbox", "status", "--json").stdout)

@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import pytest
 
-from tests.e2e.conftest import LUMINA
-from tests.e2e.rented import STAND_IN, Sandbox
+from tests.e2e.rented import Sandbox
 
 pytestmark = pytest.mark.trains
 
@@ -31,13 +29,6 @@ def wait_for(sandbox, states, seconds=60):
     raise AssertionError(f"the run is {run}\n{(sandbox.cli.home / 'controller.log').read_text()}")
 
 
-def started(sandbox):
-    """Start a controller whose words go to a file: nobody reads a pipe while it works."""
-    environment = sandbox.cli.environment(LUMINA_SANDBOX="1", LUMINA_TRAINER=str(STAND_IN))
-    with (sandbox.cli.home / "controller.log").open("ab") as log:
-        return subprocess.Popen([LUMINA, "controller"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
 def state_of(sandbox):
     import sqlite3
 
@@ -51,13 +42,13 @@ def state_of(sandbox):
 def test_a_detached_launch_is_driven_by_one_controller_after_another(sandbox):
     """One is killed, the next is stopped past its lease while a third takes the run over, and then goes on: one machine, one bill."""
     sandbox.up()
-    first = started(sandbox)
+    first = sandbox.controller()
     done = sandbox(*sandbox.words("vastai", "--detach", tokens="409600", follow=()))
     assert done.returncode == 0, done.stderr
     wait_for(sandbox, {"preparing", "training"})
     first.kill()
     first.wait()
-    second = started(sandbox)
+    second = sandbox.controller()
     wait_for(sandbox, {"training"})
     second.send_signal(signal.SIGSTOP)
     # Its file lock is held by the one that sleeps, so only its lease's end lets another command in.

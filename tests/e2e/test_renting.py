@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lumina_cloud.core.errors import RefusedError
 from tests.e2e.rented import REASONS, Sandbox
 
 pytestmark = pytest.mark.trains
@@ -142,13 +143,23 @@ def test_stop_brings_the_last_checkpoint_home_and_resume_goes_on_from_it(sandbox
     sandbox.judge()
 
 
-def test_ssh_runs_a_command_and_passes_its_exit_code_on(sandbox):
+def test_a_machine_is_told_its_new_limits_and_ssh_runs_a_command_there(sandbox):
     sandbox.up()
     done = sandbox(*sandbox.words("vastai", tokens="409600", follow=()))
     assert done.returncode == 0, done.stderr
     shown = sandbox("ssh", "last", "--", "nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     assert (shown.returncode, shown.stdout.strip()) == (0, "NVIDIA GeForce RTX 4090"), shown.stderr
     assert sandbox("ssh", "last", "--", "sh", "-c", "exit 7").returncode == 7
+    extended = sandbox("extend", "last", "--max-cost", "3", "--yes", "--json")
+    assert extended.returncode == 0, extended.stderr
+    told = json.loads(extended.stdout)
+    assert (Decimal(told["usd_cap_was"]), Decimal(told["usd_cap"]), told["told"]) == (2, 3, True)
+    at_work = sandbox("ssh", "last", "--", "sh", "-c", "cat lumina/cap.json; cat lumina/limits.json")
+    assert '"seq": 1' in at_work.stdout, at_work
+    assert '"seq": 2' in at_work.stdout, at_work
+    refused = sandbox("extend", "last", "--max-cost", "0.001", "--json")
+    assert refused.returncode == RefusedError.exit_code, refused
+    assert json.loads(refused.stderr.splitlines()[-1])["error"]["kind"] == "refused"
     sandbox("stop", "last")
     sandbox.judge()
     assert sandbox("ssh", "last", "--", "true").returncode == 2

@@ -33,6 +33,19 @@ class LaunchDocument(Answer):
     usd: str
 
 
+class ExtendDocument(Answer):
+    """`lumina extend --json`."""
+
+    run: str
+    state: str
+    usd_cap_was: str
+    usd_cap: str
+    hours_cap: float
+    usd_spent: str
+    told: bool
+    """Whether its machine goes by them already; one that does not answer is told as soon as it does."""
+
+
 class LogLine(Answer):
     """`lumina logs --json`: one line of a run's log."""
 

@@ -22,6 +22,7 @@ PRINTED: Mapping[str, tuple[type[Document], ...]] = {
     "logs": (of_runs.LogLine, of_runs.LaunchDocument),
     "stop": (of_runs.LaunchDocument,),
     "resume": (of_runs.LaunchDocument,),
+    "extend": (of_runs.ExtendDocument,),
     "results": (of_runs.ResultsDocument,),
     "compare": (of_runs.ComparisonDocument, of_claims.SectionsDocument),
     "sample": (of_runs.SampleDocument,),
