@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Unreachable
-from lumina_cloud.remote.startup import LEASE_FILE
 from lumina_cloud.runs import caps, extending, ingest, machines, shipping, terms
 from lumina_cloud.runs.decide import Facts
 from lumina_cloud.runs.states import WAITED_FOR
