@@ -117,7 +117,9 @@ class Connection:
             with self.errors():
                 _prefer(transport, known or self._target.host_keys)
                 transport.start_client(timeout=HANDSHAKE_SECONDS)
-            self._check(transport.get_remote_server_key(), known)
+                # A connection that breaks right here has no key to show any more.
+                shown = transport.get_remote_server_key()
+            self._check(shown, known)
             sent()
             with self.errors():
                 transport.auth_publickey(self._target.user, self._identity.key())

@@ -71,10 +71,10 @@ class Facts:
     """The machine's own guard had reason to end it: its time or money was over."""
     supervised: bool = True
     """The supervisor, once started, is still there. Without it nobody stops the trainer or writes down how it ended."""
-    limits_behind: bool = False
-    """The run's limits changed since its machine was told of them."""
     results_seconds: float | None = None
     """How long ago the work ended whose results the machine still has, None where nothing is waited for."""
+    limits_behind: bool = False
+    """The run's limits changed since its machine was told of them."""
     overdue: bool = False
     """The machine has lived longer than its cap allows: its own supervisor should have ended it."""
 

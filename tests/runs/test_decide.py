@@ -92,6 +92,12 @@ def test_a_machine_that_never_comes_up_is_given_back():
     assert decide(Facts(run="provisioning", rental="booting", machine="creating", booting_seconds=10)) == Decision("wait")
 
 
+@pytest.mark.parametrize("machine", ["creating", "running"])
+def test_a_machine_that_boots_is_ended_while_the_cap_pays_for_its_end(machine):
+    near = Facts(run="provisioning", rental="booting", machine=machine, booting_seconds=10, cap_near=True)
+    assert decide(near) == Decision("end", "cap_reached")
+
+
 def test_a_stop_before_the_machine_exists_looks_for_it_first():
     assert decide(Facts(run="provisioning", rental="creating", stop_requested=True)).action == "abandon"
 

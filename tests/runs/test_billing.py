@@ -1,0 +1,120 @@
+"""A bill is taken when it is whole: at once where it covers what was metered, else when its provider has had its time."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from lumina_cloud.core.clock import SystemClock
+from lumina_cloud.ledger import Ledger
+from lumina_cloud.runs import billing
+from providers.contract import Charge
+from tests.ledger.conftest import NOW, a_charge, a_rental, a_run
+
+
+class Clock(SystemClock):
+    """Stands at a moment; a wait moves it."""
+
+    def __init__(self):
+        self.at, self.slept = NOW, 0.0
+
+    def now(self):
+        return self.at
+
+    def monotonic(self):
+        return self.slept
+
+    def sleep(self, seconds):
+        self.slept += seconds
+        self.at += timedelta(seconds=seconds)
+
+
+class Books:
+    """A provider of which only the bill matters. Its clock is `behind` seconds behind ours."""
+
+    def __init__(self, behind=0.0):
+        self.rows, self.behind, self.asked_since = [], behind, []
+
+    def charges(self, since):
+        self.asked_since.append(since)
+        return [c for c in self.rows if c.until > since]
+
+    def clock_skew(self):
+        return self.behind
+
+    def bill(self, usd, until):
+        shift = timedelta(seconds=self.behind)
+        self.rows = [Charge("line", "i-1", "gpu", Decimal(usd), NOW - timedelta(minutes=30) - shift, until - shift)]
+
+
+class Context:
+    """As much of a controller's as billing uses."""
+
+    def __init__(self, ledger, clock, books):
+        self.ledger, self.clock, self.books = ledger, clock, books
+
+    def connect(self, _name):
+        return self.books
+
+
+@contextmanager
+def ended(tmp_path, provider="runpod", behind=0.0):
+    """A rental that ended a moment ago, and that we metered half an hour of for fifty cents."""
+    clock, books = Clock(), Books(behind)
+    ledger = Ledger.open(tmp_path, clock)
+    rental = a_rental("r", provider=provider, state="ended", instance_id="i-1", intended_at=NOW - timedelta(minutes=30), ended_at=NOW)
+    shift = timedelta(seconds=behind)
+    metered = replace(a_charge("r", usd="0.50", since=NOW - timedelta(minutes=30) - shift, until=NOW - shift), provider=provider)
+    with ledger.transaction() as tx:
+        tx.add_run(a_run("r", provider=provider, state="succeeded"))
+        tx.add_rental(rental)
+        tx.put_charge(metered)
+        tx.add_event("rental.gone", run_id="r", rental_id="r-1")
+    yield Context(ledger, clock, books), rental
+    ledger.close()
+
+
+def test_a_bill_that_still_grows_is_not_taken_for_whole_until_its_provider_had_its_time(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.20", NOW + timedelta(minutes=20))
+        assert not billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.50")
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50")
+        context.books.bill("0.47", NOW + timedelta(minutes=20))
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.47")
+        asked = len(context.books.asked_since)
+        billing.settle_late(context, "runpod")
+        assert len(context.books.asked_since) == asked
+
+
+@pytest.mark.parametrize(("provider", "usd", "minutes", "taken"), [("runpod", "0.495", 20, True), ("vastai", "0.31", 0, True)])
+def test_a_bill_that_covers_what_was_metered_is_taken_at_once(tmp_path, provider, usd, minutes, taken):
+    """By its sum; or by its end, where it bills less than the whole time: Vast.ai's begins when the machine runs."""
+    with ended(tmp_path, provider) as (context, rental):
+        context.books.bill(usd, NOW + timedelta(minutes=minutes))
+        assert billing.settle(context, context.ledger.run("r"), rental) is taken
+        assert context.ledger.spent("r") == Decimal(usd)
+
+
+@pytest.mark.parametrize("behind", [86_400.0, -86_400.0])
+def test_a_clock_that_is_a_day_wrong_hides_no_bill(tmp_path, behind):
+    with ended(tmp_path, behind=behind) as (context, rental):
+        context.books.bill("0.499", NOW + timedelta(minutes=20))
+        assert billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.499")
+
+
+@pytest.mark.parametrize(("reading", "stays"), [("0.004", "0"), ("0.50", "0.50")])
+def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_only(tmp_path, reading, stays):
+    with ended(tmp_path) as (context, _rental):
+        known = context.ledger.charges("r")[0]
+        with context.ledger.transaction() as tx:
+            tx.put_charge(replace(known, usd=Decimal(reading)))
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal(stays)
