@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from lumina_cloud.api.launching import Limits
-from lumina_cloud.api.lumina import COST_KEYS, Lumina
+from lumina_cloud.api.lumina import COST_KEYS, STATUS_RUNS, Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.ledger import database, writer
 from lumina_cloud.runs.workloads import WorkloadRequest
@@ -54,7 +54,7 @@ def scans(lumina, queries):
 def test_status_reads_no_table_from_end_to_end(asked):
     lumina, queries = asked
     document = lumina.status()
-    assert (len(document.runs), document.more) == (50, True)
+    assert (len(document.runs), document.more) == (STATUS_RUNS, True)
     assert scans(lumina, queries) == []
 
 
