@@ -45,7 +45,7 @@ class AtTheTerminal:
 
     def text(self, question: str, default: str) -> str:
         """Ask once."""
-        return str(typer.prompt(question, default=default, err=True))
+        return str(typer.prompt(question, default=default, show_default=bool(default), err=True))
 
 
 def init(
