@@ -221,10 +221,10 @@ class Process:
 
     # --- what the user types ------------------------------------------------------------------------------------------------
 
-    def reconcile(self) -> None:
-        """`lumina reconcile`, which every launch and stop does too."""
+    def reconcile(self, wanted: reconciling.Wanted | None = None) -> None:
+        """Reconcile, as every launch and stop does where anything was rented; with `wanted` everywhere, as `lumina reconcile` does."""
         if self.computer.reconciles:
-            reconciling.reconcile(self.session, self.controller.context)
+            reconciling.reconcile(self.session, self.controller.context, wanted)
 
     def launch(self, run: Callable[[Process], RunRecord], terms: Any) -> None:
         """`lumina launch`: reconcile, plan at today's price, write down, follow."""
@@ -288,7 +288,7 @@ class Process:
             self.reconcile()
             # Lists and bills lag; the last look is taken when both have had their time.
             self.computer.hub.sleep(130.0 if ledger.runs(ACTIVE) or ledger.open_rentals() else BILL_SECONDS)
-            self.reconcile()
+            self.reconcile(reconciling.Wanted())
             if not ledger.runs(ACTIVE) and not ledger.open_rentals():
                 return
 

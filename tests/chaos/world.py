@@ -395,8 +395,10 @@ class World:
         elif self.rng.random() < 0.5:
             # For as long as the world lasts, and longer than any list is known to lag.
             self.emulator.arm([Armed("listing_lag", seconds=self.rng.uniform(2, 90))])
+        # Guards matter where nobody comes back: a campaign without them lets that happen often.
+        dying = 0.8 if self.broken == "no-guard" else 0.3
         stories = [self.hub.spawn(self.user, lambda launch=launch: story(launch), launch.offset) for launch in self.launches]
-        closing = [self.hub.spawn(self.nature, self._close_laptop)] if self.rng.random() < 0.3 and not self.losing else []
+        closing = [self.hub.spawn(self.nature, self._close_laptop)] if self.rng.random() < dying and not self.losing else []
         give_up = BEGAN + MOST_HOURS * 3600
         self.hub.run(lambda: self.hub.now > give_up or (all(t.over or t.party.dead for t in stories) and all(t.over for t in closing)))
         self._rest()
