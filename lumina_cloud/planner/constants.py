@@ -38,15 +38,25 @@ class MemoryConstants:
 
     def interval(self, framework: str, *, split: bool) -> float:
         """Return the relative half-width of an interval that holds four cases of five."""
-        return math.expm1(self.width * self.spread.get(SPLIT if split else framework, self.spread_other))
+        return math.expm1(self.width * _of(self.spread, framework, self.spread_other, split=split))
 
     def bound(self, framework: str, *, split: bool) -> float:
         """Return the factor of the bound that decides what fits."""
-        return self.upper.get(SPLIT if split else framework, self.upper_other)
+        return _of(self.upper, framework, self.upper_other, split=split)
 
 
 SPLIT = "(tensor or pipeline parallel)"
 """Stands for all frameworks where a model is split over GPUs."""
+
+
+def memory_kind(framework: str, *, split: bool) -> str:
+    """Return under which name the spread of a framework's memory is kept."""
+    return f"{framework} {SPLIT}" if split else framework
+
+
+def _of(values: Mapping[str, float], framework: str, other: float, *, split: bool) -> float:
+    own = memory_kind(framework, split=split)
+    return values.get(own, values.get(SPLIT, other) if split else other)
 
 
 @cache
@@ -79,6 +89,8 @@ class SpeedConstants:
     """Speed of 8-bit products over 16-bit ones, less 1, for infinite width."""
     grouped: float
     """Of the matrix rate: experts' products."""
+    grouped_own: float
+    """The same of this project's trainer."""
     overlap: float
     """Of the computation: how much communication it can hide."""
     never_hidden: float
