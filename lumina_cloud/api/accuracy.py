@@ -57,7 +57,7 @@ def measure() -> Accuracy:
     return Accuracy(
         speed={
             "row": validation.left_out(rows, validation.by_fold, whole),
-            "gpu": validation.left_out(rows, lambda _, r: r.observation.gpu.name, whole),
+            "gpu": validation.left_out(rows, lambda _, r: r.observation.gpu.name, whole, unseen_gpu=True),
             "size": validation.left_out(rows, lambda _, r: _size(r.row), whole),
             "source": validation.left_out(rows, lambda _, r: r.row.source, whole),
         },

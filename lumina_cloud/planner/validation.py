@@ -217,21 +217,26 @@ def own_left_out(rows: Sequence[SpeedRow], whole: SpeedConstants) -> list[tuple[
     return out
 
 
-def left_out(rows: Sequence[SpeedRow], key: Callable[[int, SpeedRow], str], whole: SpeedConstants) -> list[Error]:
-    """Return each row's error under constants that were fitted without its group; `whole` only says where to start."""
+def left_out(
+    rows: Sequence[SpeedRow], key: Callable[[int, SpeedRow], str], whole: SpeedConstants, *, unseen_gpu: bool = False
+) -> list[Error]:
+    """Return each row's error under constants that were fitted without its group; `whole` only says where to start.
+
+    `unseen_gpu` says that the group is all rows of a GPU.
+    """
     keys = [key(i, row) for i, row in enumerate(rows)]
     errors = []
     for group in sorted(set(keys)):
         constants = fitted([row for row, k in zip(rows, keys, strict=True) if k != group], whole, ROUNDS)
-        errors += [speed_error(row, constants) for row, k in zip(rows, keys, strict=True) if k == group]
+        errors += [speed_error(row, constants, unseen_gpu=unseen_gpu) for row, k in zip(rows, keys, strict=True) if k == group]
     return errors
 
 
-def speed_error(row: SpeedRow, constants: SpeedConstants) -> Error:
+def speed_error(row: SpeedRow, constants: SpeedConstants, *, unseen_gpu: bool = False) -> Error:
     """Return a row's error under given constants."""
     o = row.observation
     estimated = o.tokens_per_second_per_gpu / math.exp(fitting.log_error(o, constants))
-    low, high = constants.interval(o.setting, o.gpu, has_experts=o.shape.n_experts > 0)
+    low, high = constants.interval(o.setting, o.gpu, has_experts=o.shape.n_experts > 0, unseen=unseen_gpu)
     return Error(row.row, o.tokens_per_second_per_gpu, estimated, low * estimated, high * estimated, is_scored(row.row))
 
 
