@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.catalog.measured import Measured
     from lumina_cloud.planner.constants import MemoryConstants, SpeedConstants
+    from lumina_cloud.planner.fitting import Observation
     from lumina_cloud.planner.validation import Error, MemoryRow, SpeedRow
 
 CONSTANTS_FILE = Path("lumina_cloud/catalog/data/efficiency.toml")
@@ -33,6 +34,10 @@ class Accuracy:
     memory: list[Error]
     runs: list[MemoryRow]
     """Rows that are known to have fitted or not."""
+    unseen: list[tuple[MemoryRow, float]]
+    """The same with the GiB that decide whether they fit when their source has taught nothing."""
+    own: list[tuple[Observation, float]]
+    """Our own trainer's measured speeds, each with what is estimated from the others and the published ones."""
     refused: list[tuple[Measured, str]]
     rows: list[SpeedRow]
     usable_sizes: list[float]
@@ -52,12 +57,14 @@ def measure() -> Accuracy:
     return Accuracy(
         speed={
             "row": validation.left_out(rows, validation.by_fold, whole),
-            "gpu": validation.left_out(rows, lambda _, r: r.observation.gpu.name, whole),
+            "gpu": validation.left_out(rows, lambda _, r: r.observation.gpu.name, whole, unseen_gpu=True),
             "size": validation.left_out(rows, lambda _, r: _size(r.row), whole),
             "source": validation.left_out(rows, lambda _, r: r.row.source, whole),
         },
         memory=[e for row in memory_rows if (e := validation.memory_error(row)) is not None],
         runs=[row for row in memory_rows if row.ran is not None],
+        own=validation.own_left_out(rows, whole),
+        unseen=[(row, gib) for row, gib in validation.unseen_bounds(memory_rows) if row.ran is not None],
         refused=[*refused, *memory_refused],
         rows=rows,
         usable_sizes=usable_sizes(),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lumina_cloud.api.accuracy import Accuracy
-    from lumina_cloud.planner.validation import Error, Summary
+    from lumina_cloud.planner.validation import Error, MemoryRow, Summary
 
 WORST = 10
 
@@ -22,6 +22,8 @@ _FLAG_WORDS = {
     "nonstandard-model": "not a plain transformer",
     "short-sequences": "sequences shorter than stated",
     "dims-from-public-config": "dimensions from a public configuration",
+    "other-batch": "the same columns beside another row's peak, or a peak below its block inputs and logits: another batch ran",
+    "other-loss": "a loss over several tokens ahead, which no column says",
     "a800": "an A800, with less NVLink",
     "h100-96gb-500w": "an H100 variant of 96 GB and 500 W",
 }
@@ -46,18 +48,36 @@ def bars(found: Accuracy) -> list[str]:
             out.append(
                 f"tokens/s, one {name} left out at a time: median {s.median:.1%}, 90th percentile {s.p90:.1%}, covers {s.covered:.0%}"
             )
+    own = [f"{o.name.removeprefix('own-')} {estimated / o.tokens_per_second_per_gpu - 1:+.0%}" for o, estimated in found.own]
+    out.append(f"tokens/s of our own trainer on one H100, one architecture left out at a time: {', '.join(own)}")
     m = validation.summary(_memory(found))
     if m:
         out.append(f"peak memory: median {m.median:.1%} (bar 6%), 85th percentile {m.p85:.1%} (20%), covers {m.covered:.0%}, {m.rows} rows")
+    told = [e for e in _memory(found) if not e.row.flags & validation.NOT_DESCRIBED]
+    m = validation.summary(told)
+    if m:
+        out.append(
+            f"peak memory, without {len(_memory(found)) - len(told)} rows that ran another batch or loss than their columns say: "
+            f"median {m.median:.1%}, 85th percentile {m.p85:.1%}, covers {m.covered:.0%}, {m.rows} rows"
+        )
     ran = [row for row in found.runs if row.ran]
     not_ran = [row for row in found.runs if row.ran is False]
     wrong = [row for row in ran if not row.fits]
     observed = [row for row in ran if row.row.text("peak_memory_gib") is None]
     wrong_observed = sum(not row.fits for row in observed)
-    out.append(f"said not to fit, and ran: {wrong_observed} of {len(observed)} without a published peak, {len(wrong)} of all {len(ran)}")
+    beyond = sum((row.row.number("peak_memory_gib") or 0.0) > row.usable_gib for row in wrong)
+    out.append(
+        f"said not to fit, and ran: {wrong_observed} of {len(observed)} without a published peak, {len(wrong)} of all {len(ran)} "
+        f"({beyond} of them with a peak above what the named GPU has: another variant of it)"
+    )
     out.append(f"said to fit, and did not: {sum(row.fits for row in not_ran)} of {len(not_ran)}")
-    reduced, caught = _reduced(found)
-    out.append(f"said not to fit on GPUs that are smaller than the published peak: {caught} of {reduced}")
+    reduced, caught = _reduced(found, [(row, row.counted.upper_gib) for row in found.runs])
+    _, unseen = _reduced(found, found.unseen)
+    unseen_wrong = sum(bool(row.ran) and gib > row.usable_gib for row, gib in found.unseen)
+    out.append(
+        f"said not to fit on GPUs that are smaller than the published peak: {caught} of {reduced}; with bounds that have not seen the "
+        f"source: {unseen} of {reduced}, and {unseen_wrong} of {len(ran)} runs refused that ran"
+    )
     out.append(f"refused: {len(found.refused)} rows without a size")
     return out
 
@@ -66,15 +86,15 @@ def _memory(found: Accuracy) -> list[Error]:
     return [e for e in found.memory if e.scored and not e.row.flags & validation.NOT_FITTED]
 
 
-def _reduced(found: Accuracy) -> tuple[int, int]:
+def _reduced(found: Accuracy, bounded: Sequence[tuple[MemoryRow, float]]) -> tuple[int, int]:
     """Count published peaks on the largest memory below them, and how many of them are said not to fit."""
     cases = caught = 0
-    for row in found.runs:
+    for row, upper_gib in bounded:
         peak = row.row.number("peak_memory_gib")
         below = [gib for gib in found.usable_sizes if peak is not None and gib < peak]
         if below:
             cases += 1
-            caught += row.counted.upper_gib > below[-1]
+            caught += upper_gib > below[-1]
     return cases, caught
 
 

@@ -39,7 +39,17 @@ def local_cpu(home: Path, *, measure: str | None = None) -> Gpu:
     rates = tuple(r for name in PRECISIONS if (r := _kept(home, name, cores)) is not None)
     import psutil
 
-    return gpus.cpu(cores=cores, memory_gib=units.gib(psutil.virtual_memory().available), rates=rates)
+    memory_gib = units.gib(psutil.virtual_memory().available)
+    return gpus.cpu(cores=cores, memory_gib=memory_gib, rates=rates, has_bf16=has_bf16(_cpuinfo("flags")))
+
+
+WIDE = frozenset({"avx512bw", "avx512_bf16", "amx_bf16", "avx_ne_convert"})
+"""Flags of x86 processors on which oneDNN, torch's library of products, computes in bf16; with AVX2 alone it takes plain loops."""
+
+
+def has_bf16(flags: str) -> bool:
+    """Whether a processor with these flags of /proc/cpuinfo computes bf16 about as fast as fp32; where none are told, it may."""
+    return not flags or bool(WIDE & set(flags.split()))
 
 
 def usable_cores() -> int:
@@ -49,8 +59,8 @@ def usable_cores() -> int:
 
 def _file(home: Path, precision: str, cores: int) -> Path:
     """Return where a measurement is kept: another processor, number of threads, torch or trainer means another measurement."""
-    parts = [platform.processor() or platform.machine(), _model_name(), str(cores), os.environ.get("OMP_NUM_THREADS", ""), precision]
-    key = hashlib.sha256("\n".join([*parts, *_what_computes()]).encode()).hexdigest()[:16]
+    told = [platform.processor() or platform.machine(), _cpuinfo("model name"), str(cores), os.environ.get("OMP_NUM_THREADS", "")]
+    key = hashlib.sha256("\n".join([*told, precision, *_what_computes()]).encode()).hexdigest()[:16]
     return home / "cpu" / f"{precision}-{key}.json"
 
 
@@ -71,10 +81,11 @@ def _what_computes() -> tuple[str, ...]:
     return (*parts, code.hexdigest())
 
 
-def _model_name() -> str:
+def _cpuinfo(key: str) -> str:
+    """Return the first processor's line of a name, empty where the system keeps none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - no regular file
-            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+            return next((line.split(":", 1)[1].strip() for line in lines if line.partition(":")[0].strip() == key), "")
     except OSError:
         return ""
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.edge import edge
 from lumina_cloud.core.errors import ProviderError, RefusedError, UsageError
 from lumina_cloud.planner.learning import Lesson, Lessons, Shift
-from trainer.config import with_layout
+from trainer.config import LayoutConfig, with_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +57,13 @@ class Probe:
     seconds: float
     usd: str
     steps: int
+    overhead_seconds: float = 0.0
+    """Beside its steps: start, data, evaluation, saving; 0 in a note of a release that did not keep it."""
+    modelled_overhead_seconds: float = 0.0
+    """Of the same short run."""
+
+
+LAYOUT_FIELDS = frozenset(f.name for f in fields(LayoutConfig))
 
 
 class Probed(Lessons):
@@ -86,6 +93,9 @@ class Probed(Lessons):
 def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
     if figure == "tokens_per_second":
         return probe.tokens_per_second, probe.modelled_tokens_per_second
+    if figure == "overhead":
+        pair = probe.overhead_seconds, probe.modelled_overhead_seconds
+        return pair if min(pair) > 0 else None
     return (probe.peak_memory_gib, probe.modelled_memory_gib) if figure == "memory" else None
 
 
@@ -115,6 +125,8 @@ def probe(home: Path, row: Row) -> Probe:
     missing = [name for name in ("torch", "deepspeed") if importlib.util.find_spec(name) is None]
     if missing:
         raise RefusedError(f"a probe trains, and needs {' and '.join(missing)}", "pip install 'lumina-cloud[trainer]'")
+    from lumina_cloud.planner.plan import estimate
+
     modelled = dict(row.estimate.modelled)
     config = _short(row.estimate.config, modelled["tokens_per_second"])
     began = time.monotonic()
@@ -125,7 +137,18 @@ def probe(home: Path, row: Row) -> Probe:
     if speed is None or peak is None:
         raise ProviderError("the probe ended without saying how fast it was", "plan without --probe")
     usd = money.text(money.for_hours(row.machine.usd_per_hour, seconds / 3600))
-    found = Probe(speed, peak, modelled["tokens_per_second"], modelled["memory"], seconds, usd, config.training.steps)
+    beside = max(0.0, seconds - config.training.tokens / speed)
+    found = Probe(
+        tokens_per_second=speed,
+        peak_memory_gib=peak,
+        modelled_tokens_per_second=modelled["tokens_per_second"],
+        modelled_memory_gib=modelled["memory"],
+        seconds=seconds,
+        usd=usd,
+        steps=config.training.steps,
+        overhead_seconds=beside,
+        modelled_overhead_seconds=3600 * dict(estimate(config, row.machine, LAYOUT_FIELDS).modelled)["overhead"],
+    )
     keep(home, row.estimate.config, found)
     return found
 

@@ -108,8 +108,13 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
     return Gpu(**values)
 
 
-def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = ()) -> Gpu:
+NO_BF16 = "this processor has no 16-bit arithmetic, and computes bf16 some forty times slower than fp32: --set precision=fp32"
+
+
+def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = (), *, has_bf16: bool = True) -> Gpu:
     """Return a computer's processor as a `Gpu`. `memory_gib` is what a process may use of it.
+
+    `has_bf16` says whether it has instructions for 16-bit products, or some that stand in for them without much loss.
 
     Its TFLOP/s are what training sustains on one core times the cores (see the data file), so nothing is expected above them.
     """
@@ -120,7 +125,7 @@ def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = ()) -> Gpu:
         memory_gib=memory_gib,
         memory_bytes_usable=int(memory_gib * units.GIB),
         bandwidth_gb_s=constants["bandwidth_gb_s_per_core"] * cores,
-        bf16_tflops=constants["bf16_tflops_per_core"] * cores,
+        bf16_tflops=constants["bf16_tflops_per_core" if has_bf16 else "bf16_emulated_tflops_per_core"] * cores,
         fp16_tflops=None,
         tf32_tflops=None,
         fp32_tflops=constants["fp32_tflops_per_core"] * cores,
@@ -133,6 +138,7 @@ def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = ()) -> Gpu:
         release_year=None,
         compute_capability="",
         checked=tuple((figure, constants["checked"]) for figure in ("bf16_tflops", "fp32_tflops", "bandwidth_gb_s")),
+        note="" if has_bf16 else NO_BF16,
         cores=cores,
         rates=rates,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lumina_cloud.planner import own_blocks
 from lumina_cloud.planner.setting import OURS
 
 if TYPE_CHECKING:
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 
 UNFUSED_NORMS = frozenset({"huggingface", "deepspeed", "torchtune", "litgpt"})
 """Their RMSNorm is written in single operations that go through fp32."""
-REPEATED_HEADS = frozenset({"huggingface", "deepspeed", "torchtune", "litgpt", OURS})
+REPEATED_HEADS = frozenset({"huggingface", "deepspeed", "torchtune", "litgpt"})
 """Their attention repeats keys and values up to the number of query heads."""
 SEQUENCE_PARALLEL = frozenset({"torchtitan", "nemo", "megatron-bridge"})
 """With tensor parallelism they also spread the norms and the residual stream (Korthikanti et al. 2022, arXiv 2205.05198)."""
 FUSED_LOSS = frozenset({"llm-foundry", "llm.c", "megatron-lm", "megatron-deepspeed", "nemo", "megatron-bridge"})
 """Their cross entropy works on 16-bit logits in place."""
+HELD_LOGITS = frozenset({"huggingface", "deepspeed"})
+"""Through transformers: the fp32 logits belong to the model's output and live until the step is over, beside log-probabilities and
+two fp32 gradients. Peaks of 8 A100 under ZeRO-3 grow by 17 bytes a logit from one micro batch to another."""
 COMPILED_WHOLE = frozenset({"modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat", "nanogpt", "pytorch"})
 """With them `compile` covers the model and its loss; with others (torchtitan) the blocks alone."""
 CHUNKS_WHEN_COMPILED = frozenset({"torchtune"})
@@ -65,7 +69,7 @@ class Kept:
 @lru_cache(maxsize=1024)
 def block(shape: Shape, setting: Setting, *, entering: float = 1.0) -> Kept:
     """Return what one block keeps per token of the sequence; `entering` below 1: it is depth-routed."""
-    whole = _whole(shape, setting, entering)
+    whole = _own(shape, setting, entering) if setting.framework == OURS else _whole(shape, setting, entering)
     if setting.recompute == "full":
         return Kept(Block(whole.input, 0.0, 0.0, 0.0, 0.0), whole)
     if setting.recompute == "selective":
@@ -73,13 +77,26 @@ def block(shape: Shape, setting: Setting, *, entering: float = 1.0) -> Kept:
     return Kept(whole, whole)
 
 
+def _own(shape: Shape, setting: Setting, entering: float) -> Block:
+    """Return what a block of this project's trainer keeps; `entering` is 1 of a plain block, and of a routed one that all enter."""
+    size = setting.bytes_per_element
+    attention = own_blocks.attention(shape, size)
+    if setting.attention == "eager":
+        attention += shape.n_heads * setting.seq_len * entering * PROBABILITY_BYTES
+    routed = entering < 1 or shape.n_routed == shape.n_layers
+    return Block(
+        input=shape.d_model * size,
+        norms=entering * own_blocks.norms(shape, size),
+        attention=entering * attention,
+        feed_forward=entering * own_blocks.feed_forward(shape, size),
+        routing=entering * own_blocks.expert_routing(shape) + (own_blocks.depth_routing(shape, size, entering) if routed else 0.0),
+    )
+
+
 def _whole(shape: Shape, setting: Setting, entering: float) -> Block:
     size, d, tensor = setting.bytes_per_element, shape.d_model, setting.tensor
     spread = tensor if setting.framework in SEQUENCE_PARALLEL else 1
     unfused = 2 * 4 * d if is_unfused(shape, setting) and size == 2 else 0
-    if setting.unfused_norms:
-        # Two norms: their result before the weight in fp32, and in 16 bits also their input in fp32.
-        unfused = 2 * (8 if size == 2 else 4) * d
     norms = (3 * size * d + unfused) / spread
     heads = 2 * shape.d_q + 2 * shape.d_kv
     if setting.framework in REPEATED_HEADS and not setting.compiled:
@@ -133,11 +150,14 @@ def logit_bytes(shape: Shape, setting: Setting) -> float:
     if setting.framework in FUSED_LOSS:
         per_logit = 2.0 * size
     elif setting.chunked_loss:
-        per_logit = size + 8.0
+        # The chunk's logits, log-probabilities in fp32 that become the gradient, and that in the model's own type.
+        per_logit = 8.0
     elif setting.compiled and setting.framework in COMPILED_WHOLE:
         per_logit = size + 4.0
     elif setting.compiled and setting.framework in CHUNKS_WHEN_COMPILED:
         per_logit = 2.0 * size + 12.0 / 8
+    elif setting.framework in HELD_LOGITS:
+        per_logit = 16.0
     else:
         per_logit = size + 12.0
     return per_logit * shape.vocab / setting.tensor

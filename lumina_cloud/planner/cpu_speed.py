@@ -36,7 +36,7 @@ class CpuStep:
 def cpu_step(shape: Shape, setting: Setting, rates: CpuRates) -> CpuStep:
     """Return the seconds of one optimizer step of our trainer."""
     tokens, m = setting.tokens, setting.grad_accum
-    again = RECOMPUTED if setting.recompute == "full" else 1.0
+    again = 1 + (RECOMPUTED - 1) / setting.recompute_every if setting.recompute == "full" else 1.0
     linear = 3 * (shape.flops.dense + shape.flops.experts + shape.flops.routing)
     matmul = again * tokens * linear / _rate(shape, rates)
     if shape.n_experts:

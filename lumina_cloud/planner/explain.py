@@ -35,7 +35,7 @@ def plan_lines(row: Row) -> list[str]:
     e = row.estimate
     training = e.config.training
     shape = shapes.of_model(e.config.model, training.seq_len)
-    setting = settings.of_layout(e.config.layout, training.seq_len, training.precision, row.machine.gpu.device)
+    setting = settings.of_layout(e.config.layout, training.seq_len, training.precision, row.machine.gpu.device, training.optimizer)
     return [*lines(shape, setting, row.machine.gpu), *_time(row), *_money(row), *_loss(row)]
 
 

@@ -33,6 +33,7 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "unfused_passes": (1.5, 0.3),
     "fp8_gain": (0.5, 0.4),
     "grouped": (0.6, 0.3),
+    "grouped_own": (0.6, 0.3),
     "overlap": (0.6, 0.3),
     "never_hidden": (0.15, 0.5),
     "launch_us": (5.0, 0.3),

@@ -225,8 +225,8 @@ def _base(sharder: Sharder, name: str, kind: Arithmetic, *, pure: bool) -> State
     if sharder == "fsdp":
         return MIXED_FSDP
     if name == "megatron-deepspeed" and kind == "bf16":
-        # Its bf16 optimizer keeps 16-bit gradients and adds them up in fp32.
-        return replace(MIXED_DEEPSPEED, gradients=6)
+        # Its bf16 optimizer adds each gradient to an fp32 sum and drops it: the sums alone stay.
+        return replace(MIXED_DEEPSPEED, gradients=4)
     if sharder == "zero" or name in ("llm.c", "deepspeed", "megatron-deepspeed", "gpt-neox"):
         return MIXED_DEEPSPEED
     if name in ("nanochat", "modded-nanogpt", "modded-flex"):

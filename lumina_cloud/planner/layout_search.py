@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lumina_cloud.planner.memory import Memory, memory
+from lumina_cloud.planner import setting as settings
+from lumina_cloud.planner import shape as shapes
+from lumina_cloud.planner.memory import Memory, memory, upper_gib
 from lumina_cloud.planner.throughput import Throughput, throughput
 from trainer.config import Checkpointing, ConfigError, LayoutConfig, Offload, RunConfig, check
 
@@ -68,32 +70,41 @@ def choose(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> Ch
         raise NoLayout(f"how much of its memory a {gpu.name} can use is not known")
     if gpu.peak_tflops(config.training.precision) is None:
         raise NoLayout(f"{gpu.name} has no {config.training.precision} arithmetic")
-    config = replace(config, device=gpu.device)
+    return _search(replace(config, device=gpu.device), gpu, count, fixed, usable)
+
+
+def _search(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str], usable: float) -> Choice:
     micro_batches = _micro_batches(config, gpu, count, fixed)
     best: Choice | None = None
-    smallest: Choice | None = None
+    smallest: tuple[float, RunConfig] | None = None
     refused: ConfigError | None = None
     for layout in _ways(config, gpu, count, fixed):
+        if best is not None and layout.offload != best.config.layout.offload:
+            # It fits without moving that much.
+            break
+        found, least_gib = _largest_that_fits(config, layout, micro_batches, gpu, usable)
+        if found is None and smallest is not None and least_gib >= smallest[0]:
+            continue
+        least = _in(config, layout, micro_batches[0])
         try:
-            check(_in(config, layout, micro_batches[0]))
+            check(least)
         except ConfigError as error:
             refused = error
             continue
-        found = _largest_that_fits(config, layout, micro_batches, gpu, usable)
         if found is None:
-            least = _weigh(_in(config, layout, micro_batches[0]), gpu, fits=False)
-            smallest = least if smallest is None or least.memory.upper_gib < smallest.memory.upper_gib else smallest
+            smallest = (least_gib, least)
             continue
         candidate = _as_fast_but_smaller(config, layout, micro_batches[: found + 1], gpu)
         if best is None or _speed(candidate) > _speed(best):
             best = candidate
-        if layout.offload == "none" and layout.checkpointing == "none":
+        if layout.offload == "none" and layout.checkpointing == "none" and _is_as_fast_as_any(candidate, micro_batches, gpu):
             # What follows recomputes or moves more, for memory that is not needed.
             break
-    chosen = best or smallest
-    if chosen is None:
-        raise NoLayout(f"no layout that can be trained: {refused.message if refused else 'nothing to choose from'}")
-    return chosen
+    if best is not None:
+        return best
+    if smallest is not None:
+        return _weigh(smallest[1], gpu, fits=False)
+    raise NoLayout(f"no layout that can be trained: {refused.message if refused else 'nothing to choose from'}")
 
 
 def _speed(choice: Choice) -> float:
@@ -109,17 +120,29 @@ def _in(config: RunConfig, layout: LayoutConfig, micro_batch: int) -> RunConfig:
     return replace(config, layout=replace(layout, micro_batch=micro_batch, grad_accum=sequences // (micro_batch * layout.n_gpus)))
 
 
-def _largest_that_fits(config: RunConfig, layout: LayoutConfig, micro_batches: tuple[int, ...], gpu: Gpu, usable: float) -> int | None:
-    """Return the index of the largest micro batch whose upper bound of memory is usable, None where not even the first's is."""
+def _largest_that_fits(
+    config: RunConfig, layout: LayoutConfig, micro_batches: tuple[int, ...], gpu: Gpu, usable: float
+) -> tuple[int | None, float]:
+    """Return the index of the largest micro batch whose upper bound of memory is usable, None where not even the first's is.
+
+    Beside it the GiB that the first one needs.
+    """
+    training = config.training
+    shape = shapes.of_model(config.model, training.seq_len)
+    first = _in(config, layout, micro_batches[0]).layout
+    setting = settings.of_layout(first, training.seq_len, training.precision, gpu.device, training.optimizer)
+    sequences = first.micro_batch * first.grad_accum
 
     def need(micro_batch: int) -> float:
-        return memory(config, replace(layout, micro_batch=micro_batch), gpu).upper_gib
+        return upper_gib(shape, replace(setting, micro_batch=micro_batch, grad_accum=sequences // micro_batch), gpu)
 
-    if need(micro_batches[0]) > usable:
-        # Most ways of a large model on a small GPU end here; the smallest is weighed anyway.
-        return None
-    place = bisect_right(micro_batches, usable, lo=1, key=need)
-    return place - 1
+    least = need(micro_batches[0])
+    if least > usable:
+        return None, least
+    # The last may take the whole batch at once, with no gradients to keep from one pass to the next: it need not take the most.
+    if need(micro_batches[-1]) <= usable:
+        return len(micro_batches) - 1, least
+    return bisect_right(micro_batches[:-1], usable, lo=1, key=need) - 1, least
 
 
 def _as_fast_but_smaller(config: RunConfig, layout: LayoutConfig, fitting: tuple[int, ...], gpu: Gpu) -> Choice:
@@ -132,6 +155,12 @@ def _as_fast_but_smaller(config: RunConfig, layout: LayoutConfig, fitting: tuple
     wanted = AS_FAST * speed(fitting[-1])
     first = next(m for m in fitting if speed(m) >= wanted)
     return _weigh(_in(config, layout, first), gpu, fits=True)
+
+
+def _is_as_fast_as_any(choice: Choice, micro_batches: tuple[int, ...], gpu: Gpu) -> bool:
+    """Whether a larger micro batch, had it room, would be no faster."""
+    unlimited = _in(choice.config, choice.config.layout, micro_batches[-1])
+    return _speed(choice) >= AS_FAST * throughput(unlimited, unlimited.layout, gpu).tokens_per_second.mid
 
 
 def _micro_batches(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> tuple[int, ...]:
@@ -170,7 +199,7 @@ def _ways(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> Ite
     for stage, offload in _sharding(asked, gpu, count, fixed):
         for checkpointing in recompute:
             layout = replace(asked, n_gpus=count, zero_stage=stage, checkpointing=checkpointing, offload=offload)
-            if "offload" in fixed or memory(config, layout, gpu).host_gib <= host_gib:
+            if offload == "none" or "offload" in fixed or memory(config, layout, gpu).host_gib <= host_gib:
                 yield layout
 
 

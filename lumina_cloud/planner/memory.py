@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import units
+from lumina_cloud.planner import own_blocks
 from lumina_cloud.planner import setting as settings
 from lumina_cloud.planner import shape as shapes
 from lumina_cloud.planner.activations import block, logit_bytes, loss_tokens
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 BUCKET_ELEMENTS = 500_000_000
 """Gradients that are reduced at once: DeepSpeed's default `reduce_bucket_size`."""
 
+OUR_BUCKET_ELEMENTS = 100 * 2**20
+"""The same of our trainer, and no more than there are parameters (`trainer.engine.BUCKET`; a test holds the two equal)."""
+
 LIVE_ELEMENTS = 1_000_000_000
 """Parameters that ZeRO stage 3 holds gathered at most: DeepSpeed's default `stage3_max_live_parameters`."""
 
@@ -37,12 +41,14 @@ CUDA_CONTEXT_GIB = 0.75
 """Context, loaded kernels and cuBLAS workspace."""
 
 NCCL_GIB = 0.4
-"""Channels and buffers of the collectives."""
+"""Channels and buffers of one communicator's collectives: data, tensor and pipeline parallel ranks have one each."""
 
 CPU_PROCESS_GIB = 0.24
 """Resident size of a Python process with torch loaded, before any model."""
 CPU_LATER_GIB = 0.21
 """What it loads on the way: DeepSpeed's engine, autograd, kernels."""
+CPU_PREPARATION_GIB = 0.17
+"""What training a tokenizer and tokenizing in the same process leave behind (0.15 to 0.19 in eight runs of 1 M-parameter models)."""
 CPU_KERNELS_GIB = 0.69
 """Kernels that oneDNN keeps for experts' 16-bit products, one for each number of rows, up to its limit of 1024."""
 CPU_RESERVE = 0.2
@@ -60,7 +66,7 @@ GATHERED_WHOLE = frozenset({"litgpt"})
 """Published peaks of litgpt's full fine-tuning under FSDP are reached only if the model is one unit:
 all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
-"""Frameworks whose published figures are the driver's: context included."""
+"""Frameworks whose published figures are the driver's: with the context and all that torch's allocator has reserved."""
 FUSED_STEP = frozenset(
     {
         *("torchtitan", "torchtune", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "deepspeed", settings.OURS),
@@ -68,10 +74,16 @@ FUSED_STEP = frozenset(
     }
 )
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
+SAVED_WEIGHTS = frozenset({"deepspeed", "huggingface"})
+"""Under ZeRO stage 3 without recomputation they hold all that was gathered forward until the backward pass has used it: 7B on 8 A100
+took 55 GiB more than with recomputation, of which activations explain 43 and the other weights 11. That a saved view of a weight
+keeps its storage is an inference; it is the careful reading."""
 SMALL_BUCKETS = frozenset({"huggingface"})
 """Used through transformers, whose `auto` makes a bucket as large as the width squared."""
 STAGE_STAYS_GATHERED = frozenset({"torchtitan"})
 """With pipeline stages it gathers a stage's weights once a step, and adds gradients up whole in fp32 until its end."""
+PIPELINE_BUFFERS = frozenset({"megatron-deepspeed"})
+"""DeepSpeed's pipeline engine keeps what enters and what leaves a stage for every micro batch on its way."""
 ONE_BUCKET = frozenset({"deepspeed"})
 """Without overlapping communication, the default, one bucket is filled while none is on its way."""
 
@@ -94,6 +106,13 @@ class Memory:
     """What comes and goes."""
     outside_gib: float
 
+    def bounded(self, bound: float, *, split: bool) -> float:
+        """Return the GiB that are not exceeded if what comes and goes is at most `bound` times what is counted.
+
+        Of a model that is split, the states are uncertain too: stages and ranks differ.
+        """
+        return self.states_gib * (bound if split else EXACT) + self.working_gib * bound + self.outside_gib
+
     def room(self, usable_gib: float) -> float:
         """Return the factor on what comes and goes that would just fit."""
         return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.working_gib if self.working_gib else math.inf
@@ -102,43 +121,76 @@ class Memory:
 def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     """Count the memory per GPU of `config` in `layout`. The layout in `config` is not looked at."""
     training = config.training
-    return of_setting(
-        shapes.of_model(config.model, training.seq_len), settings.of_layout(layout, training.seq_len, training.precision, gpu.device), gpu
-    )
+    setting = settings.of_layout(layout, training.seq_len, training.precision, gpu.device, training.optimizer)
+    return of_setting(shapes.of_model(config.model, training.seq_len), setting, gpu)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Bytes by item: what stays, what is there beside it at the worst moment, and what lies outside torch's allocator."""
+
+    states: dict[str, float]
+    peak: dict[str, float]
+    outside: dict[str, float]
+    kept: float
+    working: float
+    out: float
+    reserve: float
+    bound: float
 
 
 @lru_cache(maxsize=16384)
-def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
-    """Count the memory per GPU of a model in a setting."""
+def _counted(shape: Shape, setting: Setting, gpu: Gpu) -> _Counted:
     states = _states(shape, setting)
-    moments = [_turning(shape, setting), _backward_ends(shape, setting)]
-    if gpu.device == "cuda":
-        moments.append(_stepping(shape, setting))
-    peak = max(moments, key=lambda found: sum(found.values()))
-    outside = _outside(shape, setting, gpu)
-    c = memory_constants()
-    kept, working, out = sum(states.values()), sum(peak.values()), sum(outside.values())
+    moments = [_turning(shape, setting, gpu), _backward_ends(shape, setting)]
     on_cpu = gpu.device == "cpu"
-    reserve = CPU_RESERVE * (working - peak.get("logits and loss", 0.0)) if on_cpu else c.reserve * working
-    items = {**states, **peak, "allocator reserve": reserve, **outside}
-    reported = reserve if setting.framework in RESERVED else 0.0
-    reported += out if setting.framework in DRIVER_READING or gpu.device == "cpu" else 0.0
-    off, bound = c.interval(setting.framework, split=setting.is_split), max(1.0, c.bound(setting.framework, split=setting.is_split))
+    if not on_cpu:
+        moments.append(_stepping(shape, setting))
+    sizes = [sum(found.values()) for found in moments]
+    working = max(sizes)
+    peak = moments[sizes.index(working)]
+    outside = _outside(shape, setting, gpu)
+    kept, out = sum(states.values()), sum(outside.values())
     if on_cpu:
         # All of it is read off the process: there is no allocator that counts.
-        kept, working, reserve, reported, off, bound = kept + out, working + reserve, 0.0, 0.0, CPU_SPREAD, 1 + CPU_SPREAD
-        out = 0.0
-    # Of a model that is split, the states are uncertain too: stages and ranks differ.
-    upper = kept * (bound if setting.is_split else EXACT) + working * bound + out
+        reserve = CPU_RESERVE * (working - peak.get("logits and loss", 0.0))
+        return _Counted(states, peak, outside, kept + out, working + reserve, 0.0, reserve, 1 + CPU_SPREAD)
+    c = memory_constants()
+    return _Counted(
+        states, peak, outside, kept, working, out, c.reserve * working, max(1.0, c.bound(setting.framework, split=setting.is_split))
+    )
+
+
+def upper_gib(shape: Shape, setting: Setting, gpu: Gpu) -> float:
+    """Return `Memory.upper_gib` alone: what a search asks for many times."""
+    found = _counted(shape, setting, gpu)
+    return units.gib(found.kept * _states_bound(setting, found.bound) + found.working * found.bound + found.out)
+
+
+def _states_bound(setting: Setting, bound: float) -> float:
+    """Return the factor on states: of a model that is split they are uncertain too, since stages and ranks differ."""
+    return bound if setting.is_split else EXACT
+
+
+def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
+    """Count the memory per GPU of a model in a setting."""
+    found = _counted(shape, setting, gpu)
+    on_cpu = gpu.device == "cpu"
+    off = CPU_SPREAD if on_cpu else memory_constants().interval(setting.framework, split=setting.is_split)
+    reserve = 0.0 if on_cpu else found.reserve
+    by_driver = setting.framework in DRIVER_READING
+    reported = (reserve if setting.framework in RESERVED or by_driver else 0.0) + (found.out if by_driver else 0.0)
+    upper = upper_gib(shape, setting, gpu)
+    items = {**found.states, **found.peak, "allocator reserve": found.reserve, **found.outside}
     return Memory(
         items=tuple(MemoryItem(name, units.gib(size)) for name, size in items.items() if size > 0),
-        gib=_within(_interval(kept, working, reserve + out, off), units.gib(upper)),
-        upper_gib=units.gib(upper),
-        reported=_interval(kept, working, reported, off),
+        gib=_within(_interval(found.kept, found.working, reserve + found.out, off), upper),
+        upper_gib=upper,
+        reported=_interval(found.kept, found.working, reported, off),
         host_gib=_host_gib(shape, setting),
-        states_gib=units.gib(kept),
-        working_gib=units.gib(working),
-        outside_gib=units.gib(out),
+        states_gib=units.gib(found.kept),
+        working_gib=units.gib(found.working),
+        outside_gib=units.gib(found.out),
     )
 
 
@@ -194,6 +246,9 @@ def _weights_at_host(setting: Setting) -> bool:
 
 
 def _buckets(shape: Shape, setting: Setting, n: float) -> float:
+    if setting.framework == settings.OURS:
+        # One bucket, on a single GPU too.
+        return float(setting.bytes_per_element * min(OUR_BUCKET_ELEMENTS, n))
     bucket = shape.d_model**2 if setting.framework in SMALL_BUCKETS else BUCKET_ELEMENTS
     if setting.shards <= 1 and setting.replicas <= 1:
         return 0.0
@@ -215,6 +270,8 @@ def _gathered(shape: Shape, setting: Setting, n: float) -> float:
     embedding = shape.embedding_parameters / setting.tensor / setting.pipeline
     if setting.framework in GATHERED_WHOLE:
         return max(0.0, n * size - own / setting.states.weights * size)
+    if setting.framework in SAVED_WEIGHTS and setting.recompute == "none":
+        return max(0.0, n * size - own)
     if setting.sharder == "zero":
         live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
         return max(0.0, min(live * size, n * setting.states.weights - own))
@@ -251,26 +308,38 @@ def _in_flight(setting: Setting) -> float:
     return stages
 
 
-def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
+def recomputed_blocks(shape: Shape, setting: Setting) -> float:
+    """Return the share of blocks to which a policy of recomputation applies."""
+    return math.ceil(shape.n_layers / setting.recompute_every) / shape.n_layers
+
+
+def _turning(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
     """Bytes that are live where forward turns into backward."""
     plain, routed = block(shape, setting), block(shape, setting, entering=shape.entering)
     share = layers_here(shape, setting) / shape.n_layers * _in_flight(setting)
-    counts = (((shape.n_layers - shape.n_routed) * share, plain), (shape.n_routed * share, routed))
+    again = recomputed_blocks(shape, setting)
+    counts = [
+        (share * n * part, held)
+        for n, kept in ((shape.n_layers - shape.n_routed, plain), (shape.n_routed, routed))
+        for part, held in ((again, kept.stays), (1 - again, kept.whole))
+    ]
     largest = plain if shape.n_routed < shape.n_layers else routed
     size = setting.bytes_per_element
     kept = {
-        "block inputs": sum(n * b.stays.input for n, b in counts),
-        "norms": sum(n * b.stays.norms for n, b in counts),
-        "attention": sum(n * b.stays.attention for n, b in counts),
-        "feed-forward": sum(n * b.stays.feed_forward for n, b in counts),
-        "routing": sum(n * b.stays.routing for n, b in counts),
+        "block inputs": sum(n * b.input for n, b in counts),
+        "norms": sum(n * b.norms for n, b in counts),
+        "attention": sum(n * b.attention for n, b in counts),
+        "feed-forward": sum(n * b.feed_forward for n, b in counts),
+        "routing": sum(n * b.routing for n, b in counts),
     }
     if setting.activations_to_host:
         kept = dict.fromkeys(kept, 0.0)
     # What is computed again (or fetched) comes on top of what one block keeps anyway, never above the block kept whole.
-    again = largest.whole.total - (0.0 if setting.activations_to_host else largest.stays.total)
-    kept["one block, recomputed"] = again
-    kept["gradients of activations"] = largest.whole.feed_forward / 2 + 2 * shape.d_model * size
+    kept["one block, recomputed"] = largest.whole.total - (0.0 if setting.activations_to_host else largest.stays.total)
+    if setting.framework == settings.OURS:
+        kept["gradients of activations"] = own_blocks.gradients(shape, size)
+    else:
+        kept["gradients of activations"] = largest.whole.feed_forward / 2 + 2 * shape.d_model * size
     kept["head"] = 2 * shape.d_model * size
     out = {name: setting.tokens * n for name, n in kept.items()}
     logits = loss_tokens(shape, setting) * logit_bytes(shape, setting)
@@ -279,8 +348,14 @@ def _turning(shape: Shape, setting: Setting) -> dict[str, float]:
     if logits >= passing:
         out["one block, recomputed"] = out["gradients of activations"] = 0.0
         out["logits and loss"] = logits
-    if setting.grad_accum > 1 or setting.framework in RESERVED or setting.framework == settings.OURS:
+    ours = setting.framework == settings.OURS
+    if setting.grad_accum > 1 or setting.framework in RESERVED or (ours and (gpu.device == "cpu" or setting.stage == 0)):
         out["gradients"] = _gradients(shape, setting)
+    elif ours:
+        # Its loss takes the head's gradient as it goes.
+        out["gradients"] = setting.states.gradients * shape.vocab * shape.d_model
+    if setting.framework in PIPELINE_BUFFERS and setting.pipeline > 1:
+        out["pipeline buffers"] = 2 * size * shape.d_model * setting.tokens * _in_flight(setting)
     if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
         out["unsharded gradients"] = 4.0 * local_parameters(shape, setting)
     return out
@@ -324,12 +399,14 @@ def _stepping(shape: Shape, setting: Setting) -> dict[str, float]:
 def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
     if gpu.device == "cpu":
         measured = gpu.rates[0].base_gib if gpu.rates else CPU_PROCESS_GIB
-        found = {"process": (measured + CPU_LATER_GIB) * units.GIB}
+        found = {"process": (measured + CPU_LATER_GIB) * units.GIB, "data preparation": CPU_PREPARATION_GIB * units.GIB}
         if shape.n_experts and setting.bytes_per_element == 2:
             found["kernels of experts"] = CPU_KERNELS_GIB * units.GIB
         n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
         return {**found, "step beside activations": CPU_STEP_BYTES * n}
-    return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": NCCL_GIB * units.GIB if setting.n_gpus > 1 else 0.0}
+    groups = sum(degree > 1 for degree in (setting.tensor, setting.pipeline, setting.replicas))
+    communicators = max(1, groups) if setting.n_gpus > 1 else 0
+    return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": communicators * NCCL_GIB * units.GIB}
 
 
 def _host_gib(shape: Shape, setting: Setting) -> float:

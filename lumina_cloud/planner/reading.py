@@ -285,7 +285,6 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
         link_gb_s=wires.link_gb_s or (PCIE if wires.is_pcie else None),
         virtual_stages=max(1, spread.virtual),
         overlapped_tensor=spread.overlapped_tensor,
-        unfused_norms=given.gpu.device == "cpu",
     )
 
 

@@ -5,7 +5,7 @@ A `Setting` says the same things for any framework; `of_layout` states what this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -73,11 +73,11 @@ class Setting:
     """Per GPU between nodes, one direction, 10^9 bytes/s; None where it is not said."""
     link_gb_s: float | None
     """Per GPU inside a node, one direction; None: what the GPU has."""
+    recompute_every: int = 1
+    """Of which every n-th block is recomputed, where blocks are."""
     virtual_stages: int = 1
     """Chunks per pipeline stage (interleaving)."""
     overlapped_tensor: bool = False
-    unfused_norms: bool = False
-    """Whether torch's own norm is made of single operations that each keep their result, as on a processor."""
 
     @property
     def tokens(self) -> float:
@@ -108,10 +108,12 @@ FULL_32 = States(weights=4, gradients=4, master=0, moments=8, cast=0)
 
 
 @lru_cache(maxsize=4096)
-def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision, device: str = "cuda") -> Setting:
-    """Return what this project's trainer does: DeepSpeed's ZeRO, fused attention, a loss in chunks, nothing compiled."""
+def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision, device: str = "cuda", optimizer: str = "adamw") -> Setting:
+    """Return what this project's trainer does: DeepSpeed's ZeRO, fused attention, a loss in chunks, compiled on a GPU below stage 3."""
     # DeepSpeed keeps a master copy of its shard even of fp32 weights.
     states = MIXED_DEEPSPEED if precision != "fp32" else States(weights=4, gradients=4, master=4, moments=8, cast=0)
+    if optimizer == "adamw8bit":
+        states = replace(states, moments=2)
     return Setting(
         n_gpus=layout.n_gpus,
         seq_len=seq_len,
@@ -131,12 +133,12 @@ def of_layout(layout: LayoutConfig, seq_len: int, precision: Precision, device: 
         attention="fused",
         offload=layout.offload,
         activations_to_host=False,
-        compiled=False,
+        compiled=layout.compile == "on" or (layout.compile == "auto" and device == "cuda" and layout.zero_stage < 3),
         framework=OURS,
         chunked_loss=True,
         gradient_freed=False,
         gpus_per_node=max(8, layout.n_gpus),
         network_gb_s=None,
         link_gb_s=None,
-        unfused_norms=device == "cpu",
+        recompute_every=layout.checkpoint_every if layout.checkpointing == "block" else 1,
     )

@@ -66,6 +66,11 @@ class Shape:
     """Embedding and head."""
     active_parameters: int
     flops: Flops
+    d_shared: int = 0
+    """Of an expert that every token passes."""
+    d_predictor: int = 0
+    """Of the hidden layer that predicts which tokens enter a depth-routed block."""
+    qk_norm: bool = False
 
     @property
     def d_q(self) -> int:
@@ -116,6 +121,9 @@ def of_model(model: ModelConfig, seq_len: int) -> Shape:
             scores=f.attention_scores,
             head=f.head,
         ),
+        d_shared=model.d_shared if model.has_experts else 0,
+        d_predictor=model.d_predictor if model.n_routed else 0,
+        qk_norm=model.qk_norm,
     )
 
 

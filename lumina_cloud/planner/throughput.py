@@ -94,7 +94,7 @@ def throughput(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Throughput:
     """Estimate the speed of `config` in `layout`. Raises ValueError for a GPU without arithmetic of that precision."""
     training = config.training
     shape = shapes.of_model(config.model, training.seq_len)
-    setting = settings.of_layout(layout, training.seq_len, training.precision, gpu.device)
+    setting = settings.of_layout(layout, training.seq_len, training.precision, gpu.device, training.optimizer)
     return of_setting(shape, setting, gpu)
 
 
@@ -132,7 +132,7 @@ def peak_flops(gpu: Gpu, setting: Setting) -> float:
 def recomputed_share(setting: Setting) -> float:
     """Return which share of the blocks' matrix products is done a second time forward."""
     if setting.recompute == "full":
-        return 1.0
+        return 1.0 / setting.recompute_every
     if setting.recompute == "selective" and setting.framework == "torchtitan":
         return 0.5
     return 0.0
@@ -144,7 +144,7 @@ def executed_flops(shape: Shape, setting: Setting) -> float:
     scores = shapes.CAUSAL_SHARE * f.scores * attended(setting)
     blocks = f.dense + f.experts + f.routing
     again = recomputed_share(setting)
-    scores_again = 1.0 if setting.recompute == "full" else 0.0
+    scores_again = again if setting.recompute == "full" else 0.0
     return 3 * (blocks + scores + f.head) + again * blocks + scores_again * scores
 
 
@@ -212,7 +212,8 @@ def _micro_step(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants) -> 
     stage = layers_here(shape, setting) / shape.n_layers
     again = recomputed_share(setting)
     rate = matmul_rate(gpu, setting, min(shape.d_model, shape.d_model * 4 / tensor), tokens, c)
-    experts = f.experts / c.grouped if shape.n_experts else 0.0
+    grouped = c.grouped_own if setting.framework == settings.OURS else c.grouped
+    experts = f.experts / grouped if shape.n_experts else 0.0
     blocks = (f.dense + f.routing + experts) * stage / tensor
     head = f.head / tensor / setting.pipeline
     matmul = tokens * ((3 + again) * blocks + 3 * head) / rate
@@ -226,7 +227,7 @@ def _scores(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants) -> floa
     tflops = {"bf16": gpu.bf16_tflops, "fp16": gpu.fp16_tflops, "tf32": gpu.tf32_tflops, "fp32": gpu.fp32_tflops}[peak16]
     rate = (tflops or gpu.fp32_tflops) * 1e12
     forward = shape.flops.scores * shapes.CAUSAL_SHARE * attended(setting)
-    passes = 1 + SCORE_BACKWARD + (1.0 if setting.recompute == "full" else 0.0)
+    passes = 1 + SCORE_BACKWARD + (recomputed_share(setting) if setting.recompute == "full" else 0.0)
     if gpu.device == "cpu":
         return passes * forward / (rate * CPU_ATTENTION)
     share = c.attention_recent if is_recent(gpu) else c.attention

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
+from lumina_cloud.catalog import gpus, toml_data
 from lumina_cloud.planner import fitting, memory, reading
-from lumina_cloud.planner.constants import SPLIT
+from lumina_cloud.planner import setting as settings
+from lumina_cloud.planner import shape as shapes
+from lumina_cloud.planner.constants import SPLIT, memory_kind
 from lumina_cloud.planner.setting import OURS
+from trainer.config import LayoutConfig, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +38,8 @@ COVERED = 0.83
 DOUBTFUL_WEIGHT = 0.3
 NOT_FITTED = frozenset({"short-sequences"})
 """Flags of rows whose columns do not describe what ran: shown, not fitted to."""
+NOT_DESCRIBED = frozenset({"other-batch", "other-loss"})
+"""Flags of rows whose peak needs another batch or loss than their columns say: counted, and shown with and without them."""
 SCORED_PRECISIONS = frozenset({"bf16", "fp16", ""})
 MOST_GPUS = 64
 
@@ -181,25 +187,56 @@ def speed_rows(rows: Iterable[Measured], find_gpu: Callable[[str], Gpu]) -> tupl
 
 
 def fitted(rows: Sequence[SpeedRow], start: SpeedConstants | None = None, rounds: int = 12) -> SpeedConstants:
-    """Return constants fitted to rows."""
-    return fitting.fit([r.observation for r in rows if not r.row.flags & NOT_FITTED], start, rounds)
+    """Return constants fitted to rows, and to our own trainer's speeds."""
+    published = [r.observation for r in rows if not r.row.flags & NOT_FITTED]
+    return fitting.fit([*published, *own_observations()], start, rounds)
 
 
-def left_out(rows: Sequence[SpeedRow], key: Callable[[int, SpeedRow], str], whole: SpeedConstants) -> list[Error]:
-    """Return each row's error under constants that were fitted without its group; `whole` only says where to start."""
+def own_observations() -> list[fitting.Observation]:
+    """Return the speeds that this project's own trainer was measured at on a GPU, one an architecture."""
+    runs = toml_data.read("own_runs")
+    seq_len, precision = runs["seq_len"], runs["precision"]
+    # A bare step: gradients and moments in the model's own type, nothing sharded.
+    layout = LayoutConfig(micro_batch=runs["micro_batch"])
+    bare = replace(settings.of_layout(layout, seq_len, precision), states=settings.PURE_16, sharder="none")
+    gpu = gpus.resolve(runs["gpu"])
+    return [
+        fitting.Observation(f"own-{arch}", shapes.of_model(preset(runs["preset"], arch).model, seq_len), bare, gpu, float(speed))
+        for arch, speed in runs["tokens_per_second"].items()
+    ]
+
+
+def own_left_out(rows: Sequence[SpeedRow], whole: SpeedConstants) -> list[tuple[fitting.Observation, float]]:
+    """Return our own trainer's speeds with what is estimated from the published rows and the other three architectures."""
+    published = [r.observation for r in rows if not r.row.flags & NOT_FITTED]
+    own = own_observations()
+    out = []
+    for o in own:
+        constants = fitting.fit([*published, *(other for other in own if other is not o)], whole, ROUNDS)
+        out.append((o, o.tokens_per_second_per_gpu / math.exp(fitting.log_error(o, constants))))
+    return out
+
+
+def left_out(
+    rows: Sequence[SpeedRow], key: Callable[[int, SpeedRow], str], whole: SpeedConstants, *, unseen_gpu: bool = False
+) -> list[Error]:
+    """Return each row's error under constants that were fitted without its group; `whole` only says where to start.
+
+    `unseen_gpu` says that the group is all rows of a GPU.
+    """
     keys = [key(i, row) for i, row in enumerate(rows)]
     errors = []
     for group in sorted(set(keys)):
         constants = fitted([row for row, k in zip(rows, keys, strict=True) if k != group], whole, ROUNDS)
-        errors += [speed_error(row, constants) for row, k in zip(rows, keys, strict=True) if k == group]
+        errors += [speed_error(row, constants, unseen_gpu=unseen_gpu) for row, k in zip(rows, keys, strict=True) if k == group]
     return errors
 
 
-def speed_error(row: SpeedRow, constants: SpeedConstants) -> Error:
+def speed_error(row: SpeedRow, constants: SpeedConstants, *, unseen_gpu: bool = False) -> Error:
     """Return a row's error under given constants."""
     o = row.observation
     estimated = o.tokens_per_second_per_gpu / math.exp(fitting.log_error(o, constants))
-    low, high = constants.interval(o.setting, o.gpu, has_experts=o.shape.n_experts > 0)
+    low, high = constants.interval(o.setting, o.gpu, has_experts=o.shape.n_experts > 0, unseen=unseen_gpu)
     return Error(row.row, o.tokens_per_second_per_gpu, estimated, low * estimated, high * estimated, is_scored(row.row))
 
 
@@ -243,7 +280,7 @@ class MemoryRow:
     row: Measured
     counted: memory.Memory
     kind: str
-    """The framework; one name for all of them where the model is split."""
+    """The framework, and whether it splits the model."""
     usable_gib: float
 
     @property
@@ -269,7 +306,8 @@ def memory_rows(rows: Iterable[Measured], find_gpu: Callable[[str], Gpu]) -> tup
             refused.append((row, str(error)))
             continue
         counted = memory.of_setting(read.shape, read.setting, gpu)
-        found.append(MemoryRow(row, counted, SPLIT if read.setting.is_split else read.setting.framework, gpu.usable_memory_gib or 0.0))
+        kind = memory_kind(read.setting.framework, split=read.setting.is_split)
+        found.append(MemoryRow(row, counted, kind, gpu.usable_memory_gib or 0.0))
     return found, refused
 
 
@@ -296,14 +334,31 @@ def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str
         logs[row.kind].append(e.log)
     spread = {name: _shrunk(found, COMMON_MEMORY_SPREAD) for name, found in sorted(logs.items())}
     bounds = {}
-    for name in sorted({row.kind for row in rows}):
-        wanted = math.exp(BOUND * spread.get(name, SPREAD_OTHER))
+    # A framework that has not been seen splitting a model may be as far off as the worst of those that have.
+    spread[SPLIT] = max((s for name, s in spread.items() if name.endswith(SPLIT)), default=SPREAD_OTHER)
+    for name in sorted({SPLIT, *(row.kind for row in rows)}):
+        # Of fewer than twenty peaks the largest excess is itself what 95 of 100 stay under.
+        wanted = math.exp(max(BOUND * spread.get(name, SPREAD_OTHER), *logs.get(name, ()), 0.0))
         observed = [row for row in rows if row.kind == name and row.ran and row.row.text("peak_memory_gib") is None]
         bounds[name] = max(BOUND_AT_LEAST, min(wanted, _allowed(observed)))
         spread.setdefault(name, math.log(bounds[name]) / BOUND)
+    bounds[SPLIT] = max(bound for name, bound in bounds.items() if name.endswith(SPLIT))
     spread[OURS], bounds[OURS] = OUR_SPREAD, math.exp(BOUND * OUR_SPREAD)
     ratios = sorted(abs(e.log) / spread[row.kind] for row, e in errors if e.scored)
     return spread, bounds, _quantile(ratios, COVERED)
+
+
+def unseen_bounds(rows: Sequence[MemoryRow]) -> list[tuple[MemoryRow, float]]:
+    """Return each row with the GiB that would decide whether it fits if nothing had been learned from its source."""
+    out = []
+    for source in sorted({row.row.source for row in rows}):
+        _, bounds, _ = memory_spread([row for row in rows if row.row.source != source])
+        for row in rows:
+            if row.row.source == source:
+                split = row.kind.endswith(SPLIT)
+                bound = bounds.get(row.kind, bounds[SPLIT] if split else math.exp(BOUND * SPREAD_OTHER))
+                out.append((row, row.counted.bounded(max(1.0, bound), split=split)))
+    return out
 
 
 def _allowed(ran: Sequence[MemoryRow]) -> float:

@@ -22,3 +22,11 @@ def test_it_is_measured_at_first_use_and_kept(tmp_path, monkeypatch):
     (kept,) = (tmp_path / "cpu").glob("bf16-*.json")
     kept.write_text(json.dumps({"precision": "bf16"}))
     assert cpu_benchmark.local_cpu(tmp_path, measure="bf16").rates == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [("fpu avx avx2 fma", False), ("avx2 avx512f avx512bw", True), ("avx2 avx512f avx512bw avx512_bf16 amx_bf16", True), ("", True)],
+)
+def test_processors_without_wide_instructions_compute_bf16_slowly(flags, has):
+    assert cpu_benchmark.has_bf16(flags) is has

@@ -14,7 +14,7 @@ from lumina_cloud.planner.learning import Lessons
 from lumina_cloud.planner.plan import family_of
 from trainer.config import preset
 
-FOUND = Probe(2000.0, 0.5, 1000.0, 0.6, 20.0, "0.01", 12)
+FOUND = Probe(2000.0, 0.5, 1000.0, 0.6, 20.0, "0.01", 12, overhead_seconds=15.0, modelled_overhead_seconds=10.0)
 
 
 @pytest.fixture
@@ -36,6 +36,12 @@ def test_the_measured_speed_is_the_estimates(kept, config):
     learned = lesson(kept, config)
     assert "2,000 measured, 1,000 modelled" in learned.levels[0][0]
     assert learned.factor == pytest.approx(2)
+
+
+def test_time_beside_the_steps_is_the_probe_s_too(kept, config):
+    assert known(kept, [config], Lessons()).of("overhead", "cpu", "local", family_of(config)).factor == pytest.approx(1.5)
+    probing.keep(kept, config, replace(FOUND, overhead_seconds=0.0))
+    assert not known(kept, [config], Lessons()).of("overhead", "cpu", "local", family_of(config)).levels
 
 
 def test_another_workload_is_not_taken_for_it(kept, config):

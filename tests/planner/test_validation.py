@@ -1,15 +1,18 @@
 """Accuracy on published measurements that the constants were not fitted to, and the fit itself."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import pytest
 
 from lumina_cloud.api import accuracy
-from lumina_cloud.catalog import measured
-from lumina_cloud.planner import fitting, validation
+from lumina_cloud.catalog import measured, toml_data
+from lumina_cloud.planner import fitting, memory, validation
 from lumina_cloud.planner.constants import speed_constants
+from trainer.config import ARCHS
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,9 @@ def test_a_median_error_of_memory():
     errors = [e for row in validation.memory_rows(measured.memories(), accuracy.find_gpu)[0] if (e := validation.memory_error(row))]
     found = validation.summary(e for e in errors if e.scored and not e.row.flags & validation.NOT_FITTED)
     assert found.median < 0.08
+    described = validation.summary(e for e in errors if e.scored and not e.row.flags & (validation.NOT_FITTED | validation.NOT_DESCRIBED))
+    assert described.median <= 0.06
+    assert described.p85 <= 0.20
 
 
 def test_the_fit_finds_constants_that_made_its_rows(rows):
@@ -71,6 +77,26 @@ def test_the_constants_in_the_package_are_those_of_the_command(rows):
     kept = speed_constants()
     for name in fitting.PRIORS:
         assert getattr(again, name) == pytest.approx(getattr(kept, name), rel=0.01), "run: lumina accuracy --physics --fit"
+
+
+def test_our_own_speeds_are_those_of_the_performance_page():
+    page = json.loads((Path(__file__).parents[2] / "docs" / "performance-gpu.json").read_text(encoding="utf-8"))
+    own = toml_data.read("own_runs")
+    assert own["tokens_per_second"] == page["tokens_per_second"]
+    assert (own["micro_batch"], own["seq_len"]) == (page["micro_batch"], page["seq_len"])
+
+
+def test_our_own_speeds_follow_from_the_others(rows):
+    for observation, estimated in validation.own_left_out(rows, speed_constants()):
+        assert estimated == pytest.approx(observation.tokens_per_second_per_gpu, rel=0.15), observation.name
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_our_own_peaks_on_a_gpu_are_what_is_counted(arch):
+    own = next(o for o in validation.own_observations() if o.name == f"own-{arch}")
+    counted = memory.of_setting(own.shape, own.setting, own.gpu).reported
+    assert counted.mid == pytest.approx(toml_data.read("own_runs")["peak_gib"][arch], rel=0.03)
+    assert counted.low <= toml_data.read("own_runs")["peak_gib"][arch] <= counted.high
 
 
 def test_every_measurement_names_its_source():
