@@ -52,6 +52,11 @@ def has_bf16(flags: str) -> bool:
     return not flags or bool(WIDE & set(flags.split()))
 
 
+def precision_here(asked: str, *, fixed: bool) -> str:
+    """Return the precision in which this processor would compute what asks for one; a `fixed` one stays."""
+    return "fp32" if asked == "bf16" and not fixed and not has_bf16(_cpuinfo("flags")) else asked
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -93,6 +93,10 @@ def machines(settings: Settings, wanted: MachineFilter, *, measure: str | None =
     return [m for m in found if wanted.provider in (None, m.provider) and gpu in (None, m.gpu.name) and wanted.count in (None, m.count)]
 
 
+def _precision_here(built: workloads.Workloads) -> str:
+    return cpu_benchmark.precision_here(built.configs[0].training.precision, fixed="precision" in built.fixed)
+
+
 def local_machine(settings: Settings, *, measure: str | None = None) -> planner.Machine:
     """Return this computer as a machine: its usable cores, what memory is free now, and what was measured of it."""
     cpu = cpu_benchmark.local_cpu(settings.home, measure=measure)
@@ -123,7 +127,7 @@ def make_plan(
     if only is not None:
         available = [only]
     elif look is None:
-        available = machines(session.settings, wanted, measure=built.configs[0].training.precision if measure else None)
+        available = machines(session.settings, wanted, measure=_precision_here(built) if measure else None)
         if not available:
             raise no_price(wanted)
     else:

@@ -103,7 +103,9 @@ def known(home: Path, configs: Iterable[RunConfig], lessons: Lessons) -> Lessons
     """Return what is known with the probes of these workloads, where some were made on this computer."""
     from lumina_cloud.planner.plan import family_of
 
-    probes = {("cpu", "local", family_of(config)): probe for config in configs if (probe := _kept(home, config)) is not None}
+    # A default of bf16 is computed, and probed, in fp32 where the processor has no 16-bit arithmetic.
+    ways = [way for config in configs for way in (replace(config, training=replace(config.training, precision="fp32")), config)]
+    probes = {("cpu", "local", family_of(config)): probe for config in ways if (probe := _kept(home, config)) is not None}
     return Probed(lessons, probes) if probes else lessons
 
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lumina_cloud.api import planning
+from lumina_cloud.api import cpu_benchmark, planning
 from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
@@ -55,7 +55,7 @@ def make_plan(
     """
     if base.tokens is not None or base.epochs is not None:
         raise UsageError("--budget, --deadline and --target-loss choose the tokens", "leave out --tokens and --epochs")
-    available = planning.machines(session.settings, wanted, measure="bf16")
+    available = planning.machines(session.settings, wanted, measure=cpu_benchmark.precision_here("bf16", fixed=False))
     if not available:
         raise planning.no_price(wanted)
     if base.unique_tokens is not None:

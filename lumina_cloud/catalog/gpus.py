@@ -63,6 +63,8 @@ class Gpu:
     """Processor cores, for `cpu`."""
     rates: tuple[CpuRates, ...] = ()
     """What was measured on this processor, one a precision; empty before its first use."""
+    bf16_emulated: bool = False
+    """Its 16-bit products are loops where others have instructions."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -108,7 +110,7 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
     return Gpu(**values)
 
 
-NO_BF16 = "this processor has no 16-bit arithmetic, and computes bf16 some forty times slower than fp32: --set precision=fp32"
+NO_BF16 = "this processor has no 16-bit arithmetic, and computes bf16 some forty times slower than fp32"
 
 
 def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = (), *, has_bf16: bool = True) -> Gpu:
@@ -139,6 +141,7 @@ def cpu(cores: int, memory_gib: float, rates: tuple[CpuRates, ...] = (), *, has_
         compute_capability="",
         checked=tuple((figure, constants["checked"]) for figure in ("bf16_tflops", "fp32_tflops", "bandwidth_gb_s")),
         note="" if has_bf16 else NO_BF16,
+        bf16_emulated=not has_bf16,
         cores=cores,
         rates=rates,
     )

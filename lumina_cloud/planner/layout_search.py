@@ -44,6 +44,10 @@ _WAYS: tuple[Way, ...] = (
 """(ZeRO stage, offload) that are worth a look, cheapest in speed first. On one GPU a higher stage alone shards nothing."""
 
 
+PRECISION = "precision"
+"""Among the fixed fields: the precision was asked for, and stays."""
+
+
 class NoLayout(ValueError):
     """A workload cannot be laid out on that many GPUs of that kind; the message says why."""
 
@@ -70,7 +74,11 @@ def choose(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> Ch
         raise NoLayout(f"how much of its memory a {gpu.name} can use is not known")
     if gpu.peak_tflops(config.training.precision) is None:
         raise NoLayout(f"{gpu.name} has no {config.training.precision} arithmetic")
-    return _search(replace(config, device=gpu.device), gpu, count, fixed, usable)
+    training = config.training
+    if gpu.bf16_emulated and training.precision == "bf16" and PRECISION not in fixed:
+        # A default that takes this processor forty times as long is nobody's wish.
+        training = replace(training, precision="fp32")
+    return _search(replace(config, device=gpu.device, training=training), gpu, count, fixed, usable)
 
 
 def _search(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str], usable: float) -> Choice:

@@ -228,8 +228,9 @@ def _reasons(best: Row, fitting: Sequence[Row]) -> Iterator[str]:
     yield f"needs {e.memory_upper_gib:.1f} of {e.usable_memory_gib:.1f} GiB a GPU at most"
     if e.config.layout.offload != "none":
         yield f"offloads to the host, which needs {e.host_memory_gib:.0f} GiB of main memory: look at the offer before renting"
-    if e.config.device == "cpu" and e.config.training.precision != "fp32" and best.machine.gpu.note:
-        yield best.machine.gpu.note
+    if best.machine.gpu.bf16_emulated:
+        note = best.machine.gpu.note
+        yield f"{note}: --set precision=fp32" if e.config.training.precision == "bf16" else f"{note}: this run is in fp32"
     if best.machine.interruptible:
         yield "interruptible: the machine may be taken away, and a run goes on from its last checkpoint"
     if e.hours.mid > _LONG_HOURS:

@@ -99,7 +99,7 @@ def build(request: WorkloadRequest) -> Workloads:
         configs = tuple(_config(request, arch) for arch in request.archs)
     except trainer_config.ConfigError as error:
         raise usage(error) from error
-    fixed = frozenset(name for name, _ in request.settings if name in _LAYOUT_FIELDS)
+    fixed = frozenset(name for name, _ in request.settings if name in (*_LAYOUT_FIELDS, "precision"))
     return Workloads(configs, fixed, tuple(_notes(request, configs[0])))
 
 
