@@ -99,7 +99,7 @@ def table(kept: dict[str, Line]) -> str:
         ),
         ("verified checkpoints that a resume could not use", "0", _each(kept, PROOFS, lambda line: str(line["checkpoints_lost"]))),
         ("work lost at an interruption, largest", "one checkpoint interval", _each(kept, ("real",), _lost)),
-        ("call sites of `edge()` killed before, during and after", "all", _each(kept, ("kills",), _call_sites)),
+        ("call sites of `edge()` killed; crash points are their before, during and after", "all", _each(kept, ("kills",), _call_sites)),
         ("sabotage found", "each", "; ".join(_sabotage(kept))),
         ("50 launches at once under one cap", "the cap holds", _each(kept, ("crowd",), _one_cap)),
         ("two controllers for one run, one of them stopped past its lease", "exactly one acts", _each(kept, ("crowd",), _controllers)),

@@ -108,6 +108,7 @@ def main():
 def _options():
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.kills", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--points", type=int, help="a sample of so many crash points; all without it")
+    parser.add_argument("--alone", type=float, default=0.1, help="share of launches to which nobody comes back")
     parser.add_argument("--passages", type=int, default=2, help="of a call site that are points: the first of them")
     parser.add_argument("--pairs", type=int, default=0, help="second kills, during recovery")
     parser.add_argument("--seed", type=int, default=0)
@@ -154,7 +155,7 @@ def _words(home, provider, lease):
 def _trials(points, options, chance):
     chosen = crash_points.sampled(points, options.points, chance)
     # A trial's number is its seed.
-    trials = [Trial(p, n, alone=not p.setting.startswith(UNGUARDED) and chance.random() < 0.1) for n, p in enumerate(chosen)]
+    trials = [Trial(p, n, alone=not p.setting.startswith(UNGUARDED) and chance.random() < options.alone) for n, p in enumerate(chosen)]
     for n in range(options.pairs):
         point = chance.choice(points)
         trials.append(Trial(point, len(chosen) + n, second=chance.randint(1, MOST_EDGES), second_when=chance.choice(WHENS)))
