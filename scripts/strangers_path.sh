@@ -11,6 +11,8 @@ end() {
     rm -rf "$home"
 }
 trap end EXIT
+# A shell that is ended runs what it owes only if it leaves by itself.
+trap 'exit 130' INT TERM HUP
 rm -rf build/my-model
 began=$(date +%s)
 python3 scripts/run_page.py README.md path
