@@ -137,9 +137,18 @@ def test_where_no_machine_can_carry_the_batch_it_is_one_clear_error():
 def test_a_processor_without_16_bit_arithmetic_is_slow_in_it_and_that_is_said():
     slow = Machine("local", gpus.cpu(cores=2, memory_gib=8.0, has_bf16=False), 1, Decimal("0.05"), False)
     in_16, in_32 = (replace(c, training=replace(c.training, precision=p)) for c in [preset("debug", "dense")] for p in ("bf16", "fp32"))
-    assert estimate(in_16, slow).tokens_per_second.mid < 0.1 * estimate(in_32, slow).tokens_per_second.mid
-    assert "--set precision=fp32" in plan([in_16], [slow]).recommendation.reason
-    assert "precision" not in plan([in_32], [slow]).recommendation.reason
+    asked_for = frozenset({"precision"})
+    assert estimate(in_16, slow, asked_for).tokens_per_second.mid < 0.1 * estimate(in_32, slow).tokens_per_second.mid
+    assert "--set precision=fp32" in plan([in_16], [slow], asked_for).recommendation.reason
+
+
+def test_who_did_not_ask_for_bf16_computes_in_fp32_where_the_processor_has_no_16_bit_arithmetic():
+    slow = Machine("local", gpus.cpu(cores=2, memory_gib=8.0, has_bf16=False), 1, Decimal("0.05"), False)
+    chosen = plan([preset("debug", "dense")], [slow]).recommendation
+    assert chosen.row.estimate.config.training.precision == "fp32"
+    assert "this run is in fp32" in chosen.reason
+    wide = replace(slow, gpu=gpus.cpu(cores=2, memory_gib=8.0))
+    assert estimate(preset("debug", "dense"), wide).config.training.precision == "bf16"
 
 
 def test_the_largest_preset_that_fits():
