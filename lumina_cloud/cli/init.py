@@ -60,6 +60,8 @@ def init(
         from lumina_cloud.api.lumina import Lumina
 
         usd = options.amount("--cap", cap)
+        if usd is not None and usd <= 0:
+            raise UsageError(f"--cap is {cap}, but must be above zero", "lumina init --cap 20; lumina budget --remove takes a cap away")
         if not yes and (json or not sys.stdin.isatty()):
             raise UsageError("init asks, and nobody is there to answer", "lumina init --yes --where sandbox, or --where vastai --cap 20")
         with Lumina() as lumina:

@@ -41,12 +41,30 @@ def show(*parts: RenderableType) -> None:
     """Print tables and text on standard output. What can be typed next is one line, so that it can be copied."""
     out = console()
     for part in parts:
-        out.print(part, soft_wrap=str(part).startswith("next:"))
+        following = str(part).startswith("next:")
+        out.print(_restyled(part, typed_here(str(part))) if following else part, soft_wrap=following)
 
 
 def tell(text: str) -> None:
     """Print one plain line on standard error: progress, notes, what to do next."""
-    console(stderr=True).print(text, markup=False, soft_wrap=True)
+    lines = (typed_here(line) if line.startswith("next:") else line for line in text.split("\n"))
+    console(stderr=True).print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def typed_here(line: str) -> str:
+    """Return what to type next as it has to be typed: with --sandbox where that was typed now, else it would mean the real ledger.
+
+    A command ends at a comma, at two spaces, or with its line.
+    """
+    if "--sandbox" not in sys.argv[1:]:
+        return line
+    return re.sub(r"\blumina (?:[^\s,]+ ?)+(?<! )", lambda found: f"{found[0]} --sandbox", line)
+
+
+def _restyled(part: RenderableType, text: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text, style=part.style) if isinstance(part, Text) else text
 
 
 def emit(document: Document) -> None:

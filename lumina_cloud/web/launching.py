@@ -37,7 +37,8 @@ class Wanted:
         """Read a query or a form. Raises UsageError where a field is missing or cannot be meant."""
         said = {name: values[0] for name, values in fields.items()}
         missing = [name for name in ("model", "arch", "provider", "gpu", "count") if not said.get(name)]
-        if missing or not said["count"].isdecimal() or int(said["count"]) > 1024:
+        # Python refuses to read a number of thousands of digits.
+        if missing or not said["count"].isdecimal() or not 1 <= int(said["count"][:5]) <= 1024:
             raise UsageError("the address does not name a machine and a model", "choose a row on the planner's page")
         return cls(
             said["model"], said["arch"], said.get("tokens", ""), said["provider"], said["gpu"], int(said["count"]),

@@ -5,6 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from lumina_cloud.cli import output
 from lumina_cloud.cli.app import app
 from tests.web import shelf
 
@@ -84,3 +85,21 @@ def test_an_error_says_what_to_type(home, monkeypatch, words):
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 2
     assert re.search(r"did you mean|lumina |e\.g\.|add --|known:|leave out|Did you mean|Possible options|--help", done.output), done.output
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        ("next: lumina stop last", "next: lumina stop last --sandbox"),
+        ("next: lumina status    or    lumina logs -f last", "next: lumina status --sandbox    or    lumina logs -f last --sandbox"),
+        ("next: lumina offers    looks again", "next: lumina offers --sandbox    looks again"),
+        ("next: lumina status, then lumina costs --check", "next: lumina status --sandbox, then lumina costs --check --sandbox"),
+        ("next: the same without --dry-run", "next: the same without --dry-run"),
+    ],
+)
+def test_what_a_rehearsal_says_to_type_next_is_of_the_rehearsal(monkeypatch, line, typed):
+    """Else a line that is copied from it would stop the last real run."""
+    monkeypatch.setattr("sys.argv", ["lumina", "status", "--sandbox"])
+    assert output.typed_here(line) == typed
+    monkeypatch.setattr("sys.argv", ["lumina", "status"])
+    assert output.typed_here(line) == line

@@ -1,10 +1,11 @@
 "use strict";
-// The planner: each move asks the server for the front anew; an answer that a later move has overtaken is dropped.
+// The planner: each move asks the server for the front anew, one question at a time; of the moves during an answer the last is asked after it.
 (() => {
   const form = document.getElementById("planner");
   const field = (name) => form.elements[name];
   const money = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumSignificantDigits: 3 });
-  let asked = 0;
+  let waiting = false;
+  let moved = false;
 
   // A slider at its end means no limit; its places are powers of ten.
   function asNumber(slider, free) {
@@ -24,10 +25,22 @@
   }
 
   async function ask() {
-    const mine = (asked += 1);
-    const answer = await fetch(`/api/plan?${new URLSearchParams(wanted())}`);
+    const typed = wanted();
+    moved = waiting;
+    if (waiting) return;
+    waiting = true;
+    try {
+      await answered(typed);
+    } finally {
+      waiting = false;
+      if (moved) ask();
+    }
+  }
+
+  async function answered(typed) {
+    const answer = await fetch(`/api/plan?${new URLSearchParams(typed)}`);
     const found = await answer.json();
-    if (mine !== asked) return;
+    if (moved) return;
     if (!answer.ok) {
       document.getElementById("answer").textContent = `${found.error.message}. ${found.error.hint}`;
       return;
