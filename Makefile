@@ -24,7 +24,8 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2 --reruns 2 --reruns-delay 3
+	@# Three on two cores: much of the time is waiting for machines that boot.
+	$(BIN)/python -m pytest -n 3 --reruns 2 --reruns-delay 3
 
 # How long whole commands take, beside an empty one.
 speed: setup
