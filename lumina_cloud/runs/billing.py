@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import untrusted
+from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
 from providers.contract import HasCharges, HasClock, HasLifetimes
@@ -171,7 +171,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
-    if not whole and not (charges and (_covers(rental, charges, metered) or sum((c.usd for c in charges), Decimal(0)) >= reading * ABOUT)):
+    if not whole and not (charges and (_covers(rental, charges, metered) or _is_about(rental, charges, reading))):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     with context.ledger.transaction() as tx:
@@ -193,6 +193,13 @@ def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRec
     if rental.provider in BY_THE_HOUR or not metered:
         return False
     return max(c.until for c in charges) >= max(c.until for c in metered) - EDGE
+
+
+def _is_about(rental: RentalRecord, charges: list[Charge], reading: Decimal) -> bool:
+    """Whether a bill says about what we metered; of a machine that was there for seconds, the last of them are much of it."""
+    missing = reading - sum((c.usd for c in charges), Decimal(0))
+    edge = money.for_time(rental.usd_per_hour, EDGE) if rental.provider in BY_THE_HOUR else Decimal(0)
+    return missing <= max(reading * (1 - ABOUT), edge)
 
 
 def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:
