@@ -1,8 +1,8 @@
 """An httpx transport whose requests end in time.
 
 httpx's own time-outs hold for one read each: a server that sends a byte now and then is never late. Here each request has one
-deadline, on every read and write of its socket. A request has a connection of its own, so an error while connecting means that
-nothing was sent: with kept connections a server's hang-up would leave that open, and a create must know.
+deadline, on every read and write of its socket, and is sent soon or not at all. A request has a connection of its own, so an error while
+connecting means that nothing was sent: with kept connections a server's hang-up would leave that open, and a create must know.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ SECONDS = "seconds"
 """Name of the request extension that holds how long a request may take, its reply included. The wire has its own clock."""
 
 CONNECT_SECONDS = 6.0
+
+SEND_SECONDS = 20.0
+"""After that long nothing more of a request is sent: a process that slept in between has lost what allowed it (a controller its lease)."""
+
+# Goes on while the computer sleeps, where the system has such a clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (httpcore.ConnectTimeout, httpx.ConnectTimeout),
@@ -47,7 +53,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request. Raises httpx.TransportError."""
-        pool = self._pool(request.url, _Backend(time.monotonic() + request.extensions[SECONDS]))
+        pool = self._pool(request.url, _Backend(request.extensions[SECONDS]))
         outgoing = httpcore.Request(
             method=request.method,
             url=httpcore.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path),
@@ -94,9 +100,11 @@ class _Body(httpx.SyncByteStream):
 class _Backend(httpcore.NetworkBackend):
     """Connects as httpcore does, and lends each socket what is left of the time."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self._inner = httpcore.SyncBackend()
-        self._deadline = deadline
+        now = time.clock_gettime(_CLOCK)
+        self._deadline = now + seconds
+        self._send_by = now + min(seconds, SEND_SECONDS)
 
     def connect_tcp(
         self,
@@ -106,20 +114,21 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
-        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options), self._deadline)
+        left = _left(self._send_by, timeout, httpcore.ConnectTimeout)
+        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options), self._deadline, self._send_by)
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, deadline: float, send_by: float) -> None:
         self._inner = inner
         self._deadline = deadline
+        self._send_by = send_by
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._inner.read(max_bytes, _left(self._deadline, timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, _left(self._deadline, timeout, httpcore.WriteTimeout))
+        self._inner.write(buffer, _left(self._send_by, timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._inner.close()
@@ -127,15 +136,15 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+        left = _left(self._send_by, timeout, httpcore.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline, self._send_by)
 
     def get_extra_info(self, info: str) -> object:
         return self._inner.get_extra_info(info)
 
 
 def _left(deadline: float, timeout: float | None, error: type[Exception]) -> float:
-    left = deadline - time.monotonic()
+    left = deadline - time.clock_gettime(_CLOCK)
     if left <= 0:
         raise error("the request's time is over")
     return left if timeout is None else min(left, timeout)

@@ -214,6 +214,8 @@ def launch(document: of_plans.DryRun) -> list[RenderableType]:
         for what, words in _kept(document.kept):
             made.add_row(what, words)
     made.add_row("price", f"{_price(row.usd_per_hour)} an hour" + (", interruptible" if row.interruptible else ""))
+    if row.interruptible:
+        made.add_row("taken away", "it stops, and its disk is billed on until the next lumina command ends it: nothing runs that could")
     made.add_row("cost", _money(row.usd))
     for c in document.price_changes:
         said = f"{c.what}: {money.show(Decimal(c.planned))} when it was planned, {money.show(Decimal(c.now))} now ({c.percent:+.1f} %)"

@@ -42,14 +42,15 @@ class _Passage:
 @contextmanager
 def edge(site: str) -> Iterator[None]:
     """Mark a touch of the outside. `site` is `subject.verb`, e.g. `ledger.commit`."""
-    allowed = _allowed.get()
-    if allowed is not None and not site.startswith("ledger."):
-        allowed()
     passage = _passage(site)
     watch = _watch.get()
     if watch is not None:
         watch(site, "before")
     _at(passage, "before")
+    # Last of all: whoever was stopped above, and lost the right meanwhile, does not act on an old answer.
+    allowed = _allowed.get()
+    if allowed is not None and not site.startswith("ledger."):
+        allowed()
     within = _inside.set((*_inside.get(), passage))
     try:
         yield

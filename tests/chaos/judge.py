@@ -322,7 +322,8 @@ def _the_ledger_is_the_bill(evidence: Evidence, ours: Sequence[Life], verdict: V
 def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:
     """I4, but for one billing step per rental. Bills only grow, so the end of all is their highest.
 
-    Where a machine cannot end itself, and nobody was there, no cap can hold: the user was told, and took that upon himself.
+    Where a machine cannot end itself, for its provider's sake or because nothing runs on it any more (it was taken away, and its disk is
+    billed), and nobody was there, no cap can hold: the user was told, and took that upon himself.
     """
     alone = {left.run_id for left in evidence.abandoned}
     rentals = {r.tag: r for r in evidence.rentals}
@@ -332,7 +333,8 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
     for run in evidence.runs:
         mine = by_run[run.run_id]
         over = sum((one.usd for one in mine), ZERO) - evidence.caps.get(run.run_id, run.usd_cap)
-        if run.run_id in alone and run.provider not in GUARDED:
+        deaf = any(one.ended > one.guarded_until + SLACK_SECONDS for one in mine)
+        if run.run_id in alone and (run.provider not in GUARDED or deaf):
             verdict.unguarded_over_cap_usd_max = max(verdict.unguarded_over_cap_usd_max, over)
             continue
         verdict.over_cap_usd_max = max(verdict.over_cap_usd_max, over)

@@ -5,10 +5,12 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.core.errors import BadReply, OutcomeUnknown, ProviderDown
+from providers import transport
 from providers.http import Call, Http
 from providers.rate import Bucket
 
@@ -66,6 +68,26 @@ def silent(_connection, over):
 
 def hang_up(_connection, _over):
     pass
+
+
+def test_a_request_that_slept_before_it_was_sent_is_not_sent(monkeypatch):
+    """Who was stopped in between, and woke after its time, does not act on an old permission, however long a reply may take."""
+    monkeypatch.setattr(transport, "SEND_SECONDS", 0.2)
+    arrived = []
+
+    def slept():
+        time.sleep(0.5)
+        yield b"{}"
+
+    def note(connection, _over):
+        arrived.append(connection.recv(65536))
+
+    with server(note) as (url, _met), httpx.Client(transport=transport.DeadlineTransport()) as client:
+        request = client.build_request("POST", url, content=slept())
+        request.extensions[transport.SECONDS] = 60.0
+        with pytest.raises(httpx.WriteTimeout):
+            client.send(request)
+    assert not b"".join(arrived)
 
 
 def half_a_body(connection, _over):
