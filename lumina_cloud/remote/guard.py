@@ -1,8 +1,9 @@
 """Ends a rental from the inside. Runs on the rented machine, standard library only, from the moment of its creation.
 
 `python3 guard.py` works in the folder that it lies in. `limits.json` says when to end: at a deadline, when the money is used up, or
-when nobody renewed the lease (`lease`, any content that changes). Then the trainer is asked to stop, gets a grace to save, and the
-instance is deleted through the provider's API with the key of this instance alone, again and again until the machine is gone.
+when nobody renewed the lease (`lease`, any content that changes). Then the trainer is asked to stop and gets a grace to save, where
+time or money is over its results get time to come home, and the instance is deleted through the provider's API with the key of this
+instance alone, again and again until the machine is gone.
 
 No wall clock is asked: all spans are of the monotonic clock, carried over restarts and reboots in `guard-state.json`. A second
 guard finds the first one's lock and ends; whoever finds none starts one.
@@ -110,10 +111,15 @@ def end(reason: str, limits: Object) -> None:
     """Let the trainer save, then delete this instance until it is gone. Returns only where a machine cannot end itself."""
     save("guard-ended.json", {"reason": reason})
     say(f"ending this rental: {reason}")
+    began = time.monotonic()
     if not exists("exit.json") and exists("started"):
         ask_to_stop(reason)
-        give_up = time.monotonic() + span(limits.get("grace_seconds"), 60.0)
+        give_up = began + span(limits.get("grace_seconds"), 60.0)
         while time.monotonic() < give_up and not (exists("exit.json") and (exists("saved") or not limits.get("store"))):
+            time.sleep(0.2)
+    if reason in ("deadline", "budget") and exists("started"):
+        # What is kept back of the cap pays for that.
+        while time.monotonic() < began + span(limits.get("home_seconds")) and not facts()["home"]:
             time.sleep(0.2)
     api = limits.get("api")
     if not api:

@@ -43,6 +43,8 @@ class Limits:
     """How long it goes on without hearing from a controller."""
     grace_seconds: float
     """How long the trainer may take to save."""
+    home_seconds: float
+    """How long that and the way home of its results may take together, when time or money is over."""
     api: EndCall | None
     """None where a machine cannot end itself."""
     power_off: tuple[str, ...] | None = None

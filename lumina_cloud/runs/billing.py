@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
 from lumina_cloud.ledger import ChargeRecord
+from lumina_cloud.runs import unheard
 from providers.contract import HasCharges, HasClock, HasLifetimes
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ BY_THE_HOUR = ("runpod",)
 """Whose bills say of what hour a line is, and not until when within it."""
 EDGE = timedelta(seconds=60)
 """By how much a bill may end before our reading does: that goes on until the machine is proven to be gone."""
+LAST_SECONDS = timedelta(seconds=10)
+"""How much longer our reading may be for that reason alone."""
 A_MOMENTS_USD = Decimal("0.01")
 ZERO = timedelta(0)
 GONE, BILLED = "rental.gone", "rental.billed"
@@ -94,10 +97,15 @@ def settle_late(context: Context, name: str) -> None:
     Raises ProviderError, LedgerError.
     """
     ledger, now = context.ledger, context.clock.now()
-    ended = {e.rental_id: e.at for kind in (GONE, ENDED_LATE) for e in ledger.events_of(kind, now - LOOK_BACK) if e.rental_id is not None}
+    ended = {
+        e.rental_id: e.at
+        for kind in (GONE, ENDED_LATE, unheard.UNSEEN)
+        for e in ledger.events_of(kind, now - LOOK_BACK)
+        if e.rental_id is not None
+    }
     whole = {e.rental_id: e.at for e in ledger.events_of(BILLED, now - LOOK_BACK) if e.data.get("whole")}
     due = {i for i, at in ended.items() if now - at > LAG.get(name, ZERO) and whole.get(i, at) <= at}
-    rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due and r.instance_id] if due else []
+    rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due] if due else []
     provider = context.connect(name) if rentals else None
     if isinstance(provider, HasLifetimes):
         for rental in rentals:
@@ -105,9 +113,30 @@ def settle_late(context: Context, name: str) -> None:
                 _put(context, rental, [], whole=True)
     if isinstance(provider, HasCharges):
         charges = provider.charges(min(_since(context, r) for r in rentals))
+        _name_the_unheard(context, name, rentals, charges)
         for rental in rentals:
             ids = {rental.instance_id, *twins(context, rental)}
             _put(context, rental, [c for c in charges if c.instance_id in ids], whole=True)
+
+
+def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], charges: list[Charge]) -> None:
+    """Name the instances on a bill that nobody knows and that are a rental's: from then on they are twins of its machine."""
+    ledger, now = context.ledger, context.clock.now()
+    windows = {}
+    for rental in rentals:
+        ahead = timedelta(seconds=skew(context, rental) or 0.0)
+        of = unheard.window(ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead)
+        if of is not None:
+            windows[rental.rental_id] = of
+    if not windows:
+        return
+    known = {r.instance_id for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.instance_id}
+    known |= {str(e.data["instance"]) for e in ledger.events_of(TWIN, now - 2 * LOOK_BACK)}
+    found = unheard.presumed(windows, charges, known, timedelta(hours=1) if name in BY_THE_HOUR else ZERO)
+    with ledger.transaction() as tx:
+        for rental in rentals:
+            for instance_id in sorted(found.get(rental.rental_id, ())):
+                tx.add_event(TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=instance_id, presumed=True)
 
 
 def skew(context: Context, rental: RentalRecord) -> float | None:
@@ -171,7 +200,9 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
-    if not whole and not (charges and (_covers(rental, charges, metered) or _is_about(rental, charges, reading))):
+    if not whole and not (
+        charges and (_is_old(context, rental, charges) or _covers(rental, charges, metered) or _is_about(rental, charges, reading))
+    ):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     with context.ledger.transaction() as tx:
@@ -188,6 +219,12 @@ def _invoiced(usd_per_hour: Decimal, duration: timedelta) -> Decimal:
     return (usd_per_hour * (duration // timedelta(seconds=1)) / 3600).quantize(_MICRO, ROUND_HALF_UP)
 
 
+def _is_old(context: Context, rental: RentalRecord, charges: list[Charge]) -> bool:
+    """Whether a bill's last line is of so long ago that its provider has had its time to complete it."""
+    now = context.clock.now() - timedelta(seconds=skew(context, rental) or 0.0)
+    return now - max(c.until for c in charges) > LAG.get(rental.provider, ZERO)
+
+
 def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:
     """Whether a bill reaches to the end of what we metered: nothing of it is still to come."""
     if rental.provider in BY_THE_HOUR or not metered:
@@ -196,10 +233,10 @@ def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRec
 
 
 def _is_about(rental: RentalRecord, charges: list[Charge], reading: Decimal) -> bool:
-    """Whether a bill says about what we metered; of a machine that was there for seconds, the last of them are much of it."""
+    """Whether a bill says about what we metered; of a machine that was there for a moment, the last seconds are much of it."""
     missing = reading - sum((c.usd for c in charges), Decimal(0))
-    edge = money.for_time(rental.usd_per_hour, EDGE) if rental.provider in BY_THE_HOUR else Decimal(0)
-    return missing <= max(reading * (1 - ABOUT), edge)
+    last = money.for_time(rental.usd_per_hour, LAST_SECONDS) if reading < A_MOMENTS_USD else Decimal(0)
+    return missing <= max(reading * (1 - ABOUT), last)
 
 
 def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:

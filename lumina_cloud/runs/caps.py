@@ -23,6 +23,12 @@ RESERVE_SECONDS = 45.0
 RENTED_RESERVE_SECONDS = 180.0
 """Kept back on a rented machine: its results travel further, and its provider takes its time to end it."""
 
+TERMINATE_SECONDS = 45.0
+"""Of that, what its provider gets to end the machine: what is left is for the last checkpoint and for bringing results home."""
+
+START_SECONDS = 10.0
+"""Kept back for what lies between a reckoning and the supervisor's own clock, and between its power-off and this machine's end."""
+
 ZERO = Decimal(0)
 
 LEAST_SECONDS = 60.0
@@ -81,6 +87,11 @@ def _round_up(amount: Decimal) -> Decimal:
 def grace_seconds(provider: str) -> float:
     """Return how much of a rental's time is kept back for its end."""
     return RESERVE_SECONDS if provider == "local" else RENTED_RESERVE_SECONDS
+
+
+def home_seconds(provider: str) -> float:
+    """Return how long after its last step a machine is there yet: to save, and for its results to come home."""
+    return grace_seconds(provider) - (START_SECONDS if provider == "local" else TERMINATE_SECONDS)
 
 
 def seconds_left_on_box(cap_usd: Decimal, spent: Decimal, usd_per_hour: Decimal, grace: float = RESERVE_SECONDS) -> float:

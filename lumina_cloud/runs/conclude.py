@@ -12,7 +12,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import NotFound, ProviderError, StillTerminating, Unreachable
 from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
-from lumina_cloud.runs import billing, failover, holds, ingest, metering, remembered
+from lumina_cloud.runs import billing, caps, failover, holds, ingest, metering, remembered, unheard
 from lumina_cloud.runs.decide import LEAST_UNREACHABLE_SECONDS
 from lumina_cloud.runs.states import REASONS, WAITED_FOR, next_rental_state, next_run_state
 
@@ -73,6 +73,41 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
         tx.put_charge(charge)
 
 
+def _meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None:
+    """Charge a machine that was found gone for the longest that it can have been there, until its bill says how long it was.
+
+    Nobody saw its end. Less would leave a run that goes on with more of its cap than it has.
+    """
+    if rental.provider == "local" or rental.instance_id is None:
+        return
+    charges = context.ledger.charges(run.run_id)
+    known = next((c for c in charges if c.charge_id == f"{rental.rental_id}-time"), None)
+    ahead = timedelta(seconds=billing.skew(context, rental) or 0.0)
+    since = _created_at(context, rental) - ahead if known is None else known.since
+    earlier = spent([c for c in charges if c.counted and c.rental_id != rental.rental_id])
+    allowed = caps.longest_seconds(run.seconds_cap, run.usd_cap, earlier, rental.usd_per_hour)
+    until = max(min(context.clock.now() - ahead, since + timedelta(seconds=allowed)), since if known is None else known.until)
+    charge = ChargeRecord(
+        charge_id=f"{rental.rental_id}-time",
+        run_id=run.run_id,
+        rental_id=rental.rental_id,
+        provider=rental.provider,
+        usd=money.for_time(rental.usd_per_hour, billing.billed_time(rental.provider, until - since)),
+        usd_per_hour=rental.usd_per_hour,
+        since=since,
+        until=until,
+        basis="metered",
+    )
+    with context.ledger.transaction() as tx:
+        tx.put_charge(charge)
+
+
+def _created_at(context: Context, rental: RentalRecord) -> datetime:
+    """Return since when a rental's machine may have been there, by this computer's clock: its first create, or its intent."""
+    creates = [e.at for e in context.ledger.events(rental.run_id) if e.kind == unheard.CREATE and e.rental_id == rental.rental_id]
+    return min(creates, default=rental.intended_at)
+
+
 def _adopted(context: Context, rental: RentalRecord) -> metering.Reading | None:
     """Return this computer's clocks when the rental's machine became known."""
     events = context.ledger.events(rental.run_id)
@@ -117,6 +152,8 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
     end_twins(context, rental)
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
+    if gone is None and instance is None:
+        _meter_unseen(context, run, rental)
     meter(context, run, rental, gone or instance, final=True)
     billing.settle(context, run, rental)
     # The provider tells by its own clock when it ended; a rental's other times are by ours.

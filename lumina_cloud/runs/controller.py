@@ -28,7 +28,7 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, extending, failover, holds, ingest, metering, remembered, shipping, tags
+from lumina_cloud.runs import conclude, drift, extending, failover, holds, ingest, metering, remembered, rising_price, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
@@ -114,6 +114,10 @@ class Controller:
         """Do the one next thing for the run and return what it was."""
         run = self._run(run_id)
         seen = self._observer.look(run, self._rental(run_id))
+        price = rising_price.risen(run, seen.rental, seen.instance)
+        if price is not None and seen.rental is not None:
+            rising_price.take_down(self.context, run, seen.rental, price)
+            seen = self._observer.look(run, self._rental(run_id))
         decision = decide(seen.facts)
         self._do(decision, seen)
         if seen.rental is not None and seen.rental.provider != "local":
@@ -262,11 +266,12 @@ class Controller:
             if self._may_still_appear(rental):
                 self.context.clock.sleep(POLL_SECONDS * 2)
                 return
-            self._move_rental(rental, "create")
             offer = self._offer(run, seen.terms, rental)
             if offer is None:
-                self._give_up(run, rental, "no_capacity", "its offer is gone, and no other is as cheap")
+                self._give_up(run, rental, "no_capacity", "its offer is gone, and no other is as cheap", refused=0)
                 return
+            # Last before the create: from here on there may be a machine of which nobody heard.
+            self._move_rental(rental, "create")
             seconds = self._observer.allowed_seconds(run, rental)
             try:
                 found = [self.context.machines.create(provider, offer, rental, seen.terms, seconds)]
@@ -308,9 +313,9 @@ class Controller:
     def _events(self, rental: RentalRecord, kind: str) -> list[EventRecord]:
         return [e for e in self.context.ledger.events(rental.run_id) if e.kind == kind and e.rental_id == rental.rental_id]
 
-    def _give_up(self, run: RunRecord, rental: RentalRecord, reason: Reason, detail: str) -> None:
-        # The last create was refused; one before it, of which nobody heard, may yet have made something.
-        unheard = len(self._events(rental, "rental.create")) > 1
+    def _give_up(self, run: RunRecord, rental: RentalRecord, reason: Reason, detail: str, *, refused: int = 1) -> None:
+        # The last create was refused, if there was one; one before it, of which nobody heard, may yet have made something.
+        unheard = len(self._events(rental, "rental.create")) > refused
         self._move_rental(self._fresh(rental), "lost_sight" if unheard else "abandoned")
         self.end(run, reason, detail)
 

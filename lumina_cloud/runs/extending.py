@@ -15,26 +15,33 @@ from lumina_cloud.runs import caps, holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from lumina_cloud.ledger import EventRecord, RentalRecord, RunRecord
     from lumina_cloud.ledger.transaction import Transaction
 
 EXTENDED = "run.extended"
+PRICE_ROSE = "rental.price_rose"
 STARTED = "run.started_on_machine"
 TOLD = "run.limits_told"
 EXTENDABLE = ("provisioning", "preparing", "training")
 
 
 def seq(events: Sequence[EventRecord]) -> int:
-    """Return how often the limits of a run have changed."""
-    return sum(e.kind == EXTENDED for e in events)
+    """Return how often the limits of a run have changed, or what they pay for."""
+    return sum(e.kind in (EXTENDED, PRICE_ROSE) for e in events)
 
 
 def is_behind(events: Sequence[EventRecord], rental_id: str) -> bool:
     """Whether a machine at work has not been told of the last limits."""
     told = [int(e.data.get("limits", 0)) for e in events if e.kind in (STARTED, TOLD) and e.rental_id == rental_id]
     return bool(told) and max(told) < seq(events)
+
+
+def told_at(events: Sequence[EventRecord], rental_id: str) -> datetime | None:
+    """Return when a machine at work was last told of limits that had changed."""
+    return max((e.at for e in events if e.kind == TOLD and e.rental_id == rental_id), default=None)
 
 
 def changed_cap(run: RunRecord, cap: caps.Cap, *, earlier: Decimal, lived_seconds: float, usd_per_hour: Decimal) -> caps.Cap:

@@ -66,6 +66,7 @@ def limits(provider: Provider, terms: Terms, *, seconds: float, seq: int = 0, re
         budget_seconds=max(1.0, seconds - caps.grace_seconds(provider.name)),
         lease_seconds=terms.lease_seconds,
         grace_seconds=caps.SAVE_SECONDS,
+        home_seconds=caps.home_seconds(provider.name),
         api=None if key is None else startup.EndCall(key.id_variable, key.key_variable, key.method, key.url),
         # A container that is off costs its disk only; a sandbox's shares its first process with this computer.
         power_off=("kill", "1") if provider.name == "vastai" and not rehearsal else None,

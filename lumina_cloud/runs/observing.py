@@ -15,6 +15,8 @@ from lumina_cloud.runs.decide import Facts
 from lumina_cloud.runs.states import WAITED_FOR
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.remote.box import Box
     from lumina_cloud.runs.context import Context
@@ -191,6 +193,11 @@ class Observer:
         boot = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=self.context.machines.rehearsal)
         machine = self._machine(rental, instance, lived)
         allowed = math.inf if rental is None else self.allowed_seconds(run, rental)
+        events = self.context.ledger.events(run.run_id) if rental is not None else []
+        behind = rental is not None and extending.is_behind(events, rental.rental_id)
+        told = extending.told_at(events, rental.rental_id) if rental is not None else None
+        # Limits that fell may have passed already: from when the machine hears of them it has its time to save and end.
+        ends_by = allowed if rental is None or told is None else max(allowed, _end_after(told, rental, run))
         return Facts(
             run=run.state,
             stop_requested=run.stop_requested_at is not None,
@@ -202,8 +209,8 @@ class Observer:
             lease_ran_out=rental is not None and not contact.present and self._unheard(rental) > of_run.lease_seconds,
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
             results_seconds=self._results_wait(run, rental),
-            overdue=lived > allowed + OVERDUE_SECONDS,
-            limits_behind=rental is not None and extending.is_behind(self.context.ledger.events(run.run_id), rental.rental_id),
+            overdue=lived > ends_by + OVERDUE_SECONDS and not behind,
+            limits_behind=behind,
         )
 
     def _unheard(self, rental: RentalRecord) -> float:
@@ -232,6 +239,11 @@ class Observer:
         if instance.state == "ended":
             return "gone"
         return "creating" if instance.state == "running" and instance.address is None else instance.state
+
+
+def _end_after(told: datetime, rental: RentalRecord, run: RunRecord) -> float:
+    """Return the age at which a machine is over that was told at `told` to end at once."""
+    return (told - rental.intended_at).total_seconds() + caps.grace_seconds(run.provider)
 
 
 def _refuses(box: Box | None) -> bool:

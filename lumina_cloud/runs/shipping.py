@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 60.0
 """How long this computer waits for its results to be fetched before it switches its machine off; less where its cap comes first."""
-START_SECONDS = 10.0
-"""Kept back for what lies between this reckoning and the supervisor's own clock, and between its power-off and the machine's end."""
 _ASK_SECONDS = 30.0
 LEAST_DISK_MIB = 512
 _SECRETS = "bundle/secrets.json"
@@ -160,7 +158,7 @@ class _Limits:
 def _limits(context: Context, run: RunRecord, rental: RentalRecord) -> _Limits:
     """Return what the cap leaves at this moment. Raises RefusedError when that pays for nothing."""
     left = max(1.0, math.floor(_seconds_left(context, run, rental)))
-    return _Limits(left, left + caps.RESERVE_SECONDS - START_SECONDS)
+    return _Limits(left, left + caps.home_seconds(rental.provider))
 
 
 def _seconds_left(context: Context, run: RunRecord, rental: RentalRecord) -> float:
@@ -183,7 +181,7 @@ def tell_limits(context: Context, run: RunRecord, rental: RentalRecord, terms: T
         limits = _limits(context, run, rental)
     except RefusedError:
         # They passed while they were on their way: the trainer saves and ends.
-        limits = _Limits(1.0, 1.0 + caps.RESERVE_SECONDS - START_SECONDS)
+        limits = _Limits(1.0, 1.0 + caps.home_seconds(rental.provider))
     cap = {"seq": seq, "seconds_cap": limits.seconds_cap, "seconds_off": limits.seconds_off}
     box.write(supervisor.CAP_FILE, json.dumps(cap).encode())
     if rental.provider != "local":

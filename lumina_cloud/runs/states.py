@@ -63,8 +63,8 @@ lost         -            -             -              -           -            
 ACTIONS: dict[RunState, tuple[Action, ...]] = {
     "planned": ("nothing",),
     "provisioning": ("intend", "create", "abandon", "mark_ready", "wait", "end"),
-    "preparing": ("ship", "mark_training", "ask_to_stop", "wait", "end"),
-    "training": ("ship", "ask_to_stop", "wait", "end"),
+    "preparing": ("ship", "mark_training", "ask_to_stop", "tell_limits", "wait", "end"),
+    "training": ("ship", "ask_to_stop", "tell_limits", "wait", "end"),
     "finishing": ("conclude", "wait"),
     "succeeded": ("nothing",),
     "failed": ("nothing",),

@@ -108,6 +108,9 @@ class World:
         self.user, self.nature = Party("user"), Party("nature")
         self.turn_at = math.inf
         self.outages = [(at := BEGAN + self.rng.uniform(0, 2000), at + self.rng.uniform(5, 400)) for _ in range(self.rng.choice((0, 0, 1)))]
+        if losing:
+            # Nothing but a lost reply befalls such a launch: without a network nobody could look anything up.
+            self.outages.clear()
         self.calm = False
         self.faults: Counter[str] = Counter()
         self.caps: dict[str, Decimal] = {}

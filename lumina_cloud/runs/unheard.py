@@ -1,0 +1,75 @@
+"""Machines of which nobody heard: a create whose reply was lost made one, and it ended by itself before anyone looked. Pure.
+
+No list shows them any more. On the bill they are instances that no rental knows. Such a line is taken for a rental's where the time, the
+price and the number of its unanswered creates leave no other reading; otherwise it stays with nobody, and is told as not ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from lumina_cloud.ledger import EventRecord
+    from providers.contract import Charge
+
+CREATE, HEARD, UNSEEN = "rental.create", "rental.created", "rental.lost_sight"
+SLACK = timedelta(seconds=30)
+"""By how much clocks and replies may be off."""
+PRICE_SLACK = Decimal("1.02")
+
+
+@dataclass(frozen=True)
+class Window:
+    """When the unanswered creates of one rental were sent, until it was seen what they had made."""
+
+    since: datetime
+    until: datetime
+    most: int
+    """How many machines may have come of them."""
+    usd_per_hour: Decimal
+
+
+def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta) -> Window | None:
+    """Return it by the provider's clock, which ours is `ahead` of; None where every create was answered."""
+    mine = [e for e in events if e.rental_id == rental_id]
+    creates = [e.at for e in mine if e.kind == CREATE]
+    heard = [e.at for e in mine if e.kind == HEARD]
+    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN)]
+    most = len(creates) - len(heard[:1])
+    if most < 1 or not ends:
+        return None
+    return Window(creates[0] - ahead, max(ends) - ahead, most, usd_per_hour)
+
+
+def presumed(windows: Mapping[str, Window], charges: Sequence[Charge], known: Collection[str], bucket: timedelta) -> dict[str, set[str]]:
+    """Return for rentals the unknown instances on a bill that are theirs. One that could be of two rentals is of none.
+
+    So are all of a rental that could have more of them than it made creates. `bucket` is the span to which the bill's times are rounded.
+    """
+    lines: dict[str, list[Charge]] = {}
+    for charge in charges:
+        if charge.instance_id not in known:
+            lines.setdefault(charge.instance_id, []).append(charge)
+    could = {rental_id: {i for i, its in lines.items() if _may_be(of, its, bucket)} for rental_id, of in windows.items()}
+    claimed = Counter(i for found in could.values() for i in found)
+    return {
+        rental_id: found
+        for rental_id, found in could.items()
+        if found and len(found) <= windows[rental_id].most and all(claimed[i] == 1 for i in found)
+    }
+
+
+def _may_be(of: Window, its: Sequence[Charge], bucket: timedelta) -> bool:
+    most_usd = of.usd_per_hour * PRICE_SLACK * Decimal(repr((of.until - of.since + SLACK).total_seconds())) / 3600
+    return (
+        min(c.since for c in its) >= of.since - bucket - SLACK
+        and max(c.until for c in its) <= of.until + bucket + SLACK
+        and sum((c.usd for c in its), Decimal(0)) <= most_usd
+    )
