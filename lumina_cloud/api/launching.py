@@ -196,7 +196,7 @@ def prepare(
         registry.check_name(wanted.provider)
     terms = terms or Terms()
     planned = _plan(session, request, wanted, terms, look)
-    row = _chosen(planned, wanted)
+    row = _saved_often_enough(_chosen(planned, wanted), request, terms.store)
     provider = session.provider(row.machine.provider)
     provider.check()
     if provider.name == "local":
@@ -295,6 +295,18 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
         f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",
         hint,
     )
+
+
+def _saved_often_enough(row: planner.Row, request: WorkloadRequest, store: str | None) -> planner.Row:
+    """Return the row with the checkpoint interval that loses least on a machine that is taken away at times, where none was asked for."""
+    best = row.estimate.checkpoint_minutes_best
+    if best is None or not row.machine.interruptible or "checkpoint_minutes" in dict(request.settings):
+        return row
+    config = row.estimate.config
+    usual, parameters = config.training.checkpoint_minutes, workloads.parameters(config).total
+    minutes = keeping.minutes_between(parameters, best, usual, store)
+    config = replace(config, training=replace(config.training, checkpoint_minutes=minutes))
+    return replace(row, estimate=replace(row.estimate, config=config))
 
 
 def _check_local_trainer(planned: Planned) -> None:

@@ -186,7 +186,8 @@ def _kept(kept: of_plans.Kept) -> list[tuple[str, str]]:
     rows = [
         (
             "kept",
-            f"checkpoints of {kept.checkpoint_gb:.3g} GB go {where} in about {units.duration(kept.checkpoint_seconds)}, "
+            f"checkpoints of {kept.checkpoint_gb:.3g} GB, one in {units.duration(kept.interval_seconds)}, "
+            f"go {where} in about {units.duration(kept.checkpoint_seconds)}, "
             f"results of {kept.results_gb:.3g} GB come home; a disk of {kept.disk_gb} GB is in the price",
         )
     ]

@@ -7,7 +7,6 @@ ledger, and a create is preceded by a look-up of its tag. No network call stands
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +27,12 @@ from lumina_cloud.core.errors import (
 )
 from lumina_cloud.ledger import RentalRecord
 from lumina_cloud.remote import results
-from lumina_cloud.runs import conclude, drift, extending, failover, holds, ingest, metering, remembered, rising_price, shipping, tags
+from lumina_cloud.runs import conclude, drift, extending, holds, ingest, metering, offers, remembered, rising_price, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
 from lumina_cloud.runs.lease import holding, is_driven
 from lumina_cloud.runs.observing import Observer
 from lumina_cloud.runs.shipping import MachineUnfit
 from lumina_cloud.runs.states import ACTIVE, ENDINGS, next_rental_state, next_run_state
-from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,17 +43,13 @@ if TYPE_CHECKING:
     from lumina_cloud.runs.lease import Lease
     from lumina_cloud.runs.observing import Seen
     from lumina_cloud.runs.states import Action, Reason, RentalEvent
-    from lumina_cloud.runs.terms import Terms
-    from providers.contract import Instance, Offer, Provider
+    from providers.contract import Instance, Provider
 
 POLL_SECONDS = 0.5
 RENTED_POLL_SECONDS = 2.0
 METRICS_CHUNK = 1 << 20
 MAX_PROVIDER_FAILURES = 40
 CHECKPOINT_POLL_SECONDS = 10.0
-PRICE_SLACK = Decimal("1.10")
-"""Prices move between a plan and a create. One that moved further is another offer."""
-LEAST_RELIABILITY = 0.90
 MOST_PAUSE_SECONDS = 20.0
 """Between a machine that came to nothing and the next."""
 TWINS_SECONDS = 20.0
@@ -195,7 +189,7 @@ class Controller:
         if barren:
             # What could not be had a moment ago is not there yet.
             self.context.clock.sleep(min(MOST_PAUSE_SECONDS, 2.0 * barren))
-        offer = self._offer(run, seen.terms)
+        offer = offers.choose(self.context, run, seen.terms)
         if offer is None:
             self.end(run, "no_capacity")
             return
@@ -238,26 +232,6 @@ class Controller:
                 f"what is left of {money.show(run.usd_cap)} pays for no first step at {money.show(offer.usd_per_hour)}/h",
             )
 
-    def _offer(self, run: RunRecord, of_run: Terms, rental: RentalRecord | None = None) -> Offer | None:
-        """Return the offer of least expected cost that is what the plan said, at about its price, on no machine that failed before."""
-        query = OfferQuery(
-            gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=of_run.interruptible if run.provider != "local" else None
-        )
-        offers = self.context.connect(run.provider).offers(query)
-        bad = remembered.bad_machines(self.context.ledger, self.context.clock.now())
-        dearest = rental.usd_per_hour if rental is not None else run.usd_per_hour * (1 if run.provider == "local" else PRICE_SLACK)
-        fitting = [
-            o
-            for o in offers
-            if o.usd_per_hour <= dearest
-            and (o.provider, o.machine_id) not in bad
-            and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)
-        ]
-        same = [o for o in fitting if rental is not None and o.offer_id == rental.offer_id]
-        failed = {r.offer_id for r in self.context.ledger.rentals(run.run_id) if r.ended_at is not None and r.training_at is None}
-        hours = float(run.planned.get("seconds", {}).get("mid", 3600.0)) / 3600
-        return failover.choose(same or fitting, hours, failed)
-
     def _create(self, seen: Seen, rental: RentalRecord) -> None:
         """Rent, unless the tag shows that an earlier attempt already did."""
         run, provider = seen.run, self.context.connect(rental.provider)
@@ -266,7 +240,7 @@ class Controller:
             if self._may_still_appear(rental):
                 self.context.clock.sleep(POLL_SECONDS * 2)
                 return
-            offer = self._offer(run, seen.terms, rental)
+            offer = offers.again(self.context, run, seen.terms, rental)
             if offer is None:
                 self._give_up(run, rental, "no_capacity", "its offer is gone, and no other is as cheap", refused=0)
                 return
@@ -327,7 +301,7 @@ class Controller:
             # Asked for within: who lost the run meanwhile is told so first, and not that its machine is in another state.
             state = next_rental_state(rental.state, "created")
             # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
-            price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * PRICE_SLACK))
+            price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * offers.PRICE_SLACK))
             tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
             clocks = metering.Reading.of(self.context.clock).as_data()
             tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)
@@ -362,7 +336,7 @@ class Controller:
 
     def _mark_ready(self, seen: Seen, rental: RentalRecord) -> None:
         run, instance = seen.run, seen.instance
-        if instance is not None and rental.provider != "local" and instance.usd_per_hour > rental.usd_per_hour * PRICE_SLACK:
+        if instance is not None and rental.provider != "local" and instance.usd_per_hour > rental.usd_per_hour * offers.PRICE_SLACK:
             detail = f"{rental.provider} asks {money.show(instance.usd_per_hour)} an hour, and offered {money.show(rental.usd_per_hour)}"
             self.end(run, "price_rose", detail)
             return

@@ -1,4 +1,4 @@
-"""When a machine fails its run, and when the run goes on by itself on the next one. Pure.
+"""When a machine fails its run, when the run goes on by itself on the next one, and on which kind. Pure.
 
 It goes on from the last checkpoint that came home, as a resume would. What failing may cost is bounded in machines, time and money, and
 what is left of the cap must pay for a first step.
@@ -7,13 +7,15 @@ what is left of the cap must pay for a first step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from lumina_cloud.runs import holds
+from lumina_cloud.runs import caps, holds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from datetime import datetime
 
     from lumina_cloud.ledger import ChargeRecord, EventRecord, RentalRecord, RunRecord
     from lumina_cloud.runs.states import Reason
@@ -46,6 +48,8 @@ MOST_OF_CAP = Decimal("0.25")
 LEG_BEGINS = ("run.launched", "run.resumed")
 BOOT_HOURS = 0.15
 """What a machine that never comes up costs before it is given back, in hours of its price."""
+INTERRUPTION_SECONDS = 900.0
+"""What one more interruption takes beside the work that is done again: the next machine is found, boots, and is made ready."""
 USUAL_RELIABILITY = 0.97
 """Of a host whose reliability nobody states."""
 
@@ -110,3 +114,39 @@ def choose(offers: Sequence[Offer], hours: float, failed: Collection[str]) -> Of
     """Return the offer of least expected cost; one that failed this run before only where there is no other."""
     others = [o for o in offers if o.offer_id not in failed]
     return min(others or offers, key=lambda o: (expected_usd(o, hours), o.offer_id), default=None)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run on interruptible machines stands to its deadline."""
+
+    ends_by: datetime | None
+    """When its time is over, None where it was not interrupted since it was launched or taken up again."""
+    rest_seconds: float
+    """What its plan says the rest of its work takes, from the last checkpoint that came home."""
+
+
+def standing(run: RunRecord, events: Sequence[EventRecord], *, steps: int) -> Standing:
+    """Return how a run of so many steps stands, from all that happened to it."""
+    began = next((e for e in reversed(events) if e.kind in LEG_BEGINS), None)
+    interrupted = began is not None and any(
+        e.kind == "run.next_machine" and e.data.get("reason") == "interrupted" and e.event_id > began.event_id for e in events
+    )
+    home = [str(e.data.get("name", "")).removeprefix("step-") for e in events if e.kind == "run.checkpoint_home"]
+    done = max((int(name) for name in home if name.isascii() and name.isdecimal()), default=0)
+    expected = float(run.planned.get("seconds", {}).get("mid", 0.0))
+    ends_by = began.at + timedelta(seconds=run.seconds_cap) if began is not None and interrupted else None
+    return Standing(ends_by, expected * max(0.0, 1 - done / max(1, steps)))
+
+
+def deadline_demands(at: Standing, now: datetime, *, interval_seconds: float) -> bool:
+    """Whether another interruption, and the work since a checkpoint that is done again after it, would not fit before the deadline."""
+    if at.ends_by is None:
+        return False
+    return (at.ends_by - now).total_seconds() < at.rest_seconds + interval_seconds + INTERRUPTION_SECONDS
+
+
+def affordable(left_usd: Decimal, at: Standing, provider: str) -> Decimal:
+    """Return the highest price an hour at which what is left of the cap pays for the rest of the work, its start and its end."""
+    seconds = at.rest_seconds + INTERRUPTION_SECONDS + caps.grace_seconds(provider)
+    return max(Decimal(0), left_usd) * 3600 / Decimal(repr(seconds))

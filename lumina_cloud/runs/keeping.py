@@ -33,6 +33,20 @@ class Keeping:
     home_seconds: float
 
 
+LEAST_MINUTES = 1.0
+"""Between checkpoints of a machine that may be taken away: a smaller model saves in a second, and its machine has other things to do."""
+
+
+def minutes_between(parameters: int, best: float, usual: float, store: str | None) -> float:
+    """Return the minutes between checkpoints of a run that may lose its machine: the best for that, if one can be kept within them.
+
+    `best` is the interval that loses least, `usual` the one that any other run has.
+    """
+    rate = HOME_MBIT if store is None else STORE_MBIT
+    needed = BYTES_PER_PARAMETER * parameters * 8 / (rate * 1e6) / 60
+    return round(max(LEAST_MINUTES, best, min(usual, 1.1 * needed)), 2)
+
+
 def decide(parameters: int, *, checkpoint_minutes: float, store: str | None) -> Keeping:
     """Return where the work is kept. Raises RefusedError for a plan that cannot save within its checkpoint interval."""
     size, weights = BYTES_PER_PARAMETER * parameters, WEIGHT_BYTES_PER_PARAMETER * parameters

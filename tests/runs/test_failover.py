@@ -89,3 +89,48 @@ def test_a_host_that_fails_often_is_dearer_than_its_price():
     good = Offer("vastai", "a", "RTX4090", 1, Decimal("0.40"), False, "US", reliability=0.99)
     bad = replace(good, offer_id="b", usd_per_hour=Decimal("0.38"), reliability=0.90)
     assert failover.choose([good, bad], 10, ()) is good
+
+
+# --- a run on interruptible machines and its deadline ------------------------------------------------------------------------
+
+PLANNED = replace(RUN, planned={"seconds": {"mid": 7200.0}}, seconds_cap=10_800.0)
+
+
+def story(*kinds):
+    """Return events a minute apart, each a kind and what it holds."""
+    return [EventRecord(n, NOW + timedelta(minutes=n), "r", None, kind, data) for n, (kind, data) in enumerate(kinds)]
+
+
+LAUNCHED, TAKEN = ("run.launched", {}), ("run.next_machine", {"reason": "interrupted"})
+HALF = ("run.checkpoint_home", {"name": "step-000050"})
+
+
+def test_where_a_run_stands_is_told_by_what_came_home_since_it_was_launched():
+    at = failover.standing(PLANNED, story(LAUNCHED, HALF, TAKEN), steps=100)
+    assert at == failover.Standing(NOW + timedelta(seconds=10_800), 3600.0)
+    assert failover.standing(PLANNED, story(LAUNCHED, HALF), steps=100).ends_by is None, "nothing was taken away yet"
+    lost = ("run.next_machine", {"reason": "machine_lost"})
+    assert failover.standing(PLANNED, story(LAUNCHED, lost), steps=100).ends_by is None, "a machine that died is no market's doing"
+    assert failover.standing(PLANNED, story(LAUNCHED, TAKEN, ("run.resumed", {})), steps=100).ends_by is None, "a resume begins anew"
+
+
+@pytest.mark.parametrize(("hours", "demanded"), [(0.0, False), (1.4, False), (1.6, True), (5.0, True)])
+def test_a_deadline_demands_a_sure_machine_once_another_interruption_would_break_it(hours, demanded):
+    """Three hours in all, one of work is left, a quarter of one goes with an interruption and a quarter with what is done again."""
+    at = failover.standing(PLANNED, story(LAUNCHED, HALF, TAKEN), steps=100)
+    assert failover.deadline_demands(at, NOW + timedelta(hours=hours), interval_seconds=900.0) is demanded
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_time_that_passes_and_work_that_is_left_never_undo_a_demand(rest, more, later):
+    at, dearer = (failover.Standing(NOW + timedelta(days=3), s) for s in (rest, rest + more))
+    now = NOW + timedelta(seconds=later)
+    if failover.deadline_demands(at, NOW, interval_seconds=60.0):
+        assert failover.deadline_demands(at, now, interval_seconds=60.0)
+        assert failover.deadline_demands(dearer, NOW, interval_seconds=60.0)
+
+
+@given(st.decimals(0, 1000, places=2), st.floats(0, 1e6))
+def test_what_is_affordable_pays_for_the_rest_of_the_work(left, rest):
+    price = failover.affordable(left, failover.Standing(NOW, rest), "vastai")
+    assert float(price) * rest / 3600 <= float(left) + 1e-6

@@ -1,0 +1,80 @@
+"""Which offer a run rents next: what its plan said, at about its price, on no machine that failed before.
+
+A run on interruptible machines goes on on an on-demand one when its deadline leaves no time for another interruption and its cap pays
+for that.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import trainer.config
+from lumina_cloud.core import money
+from lumina_cloud.runs import failover, remembered
+from providers.contract import OfferQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.runs.context import Context
+    from lumina_cloud.runs.terms import Terms
+    from providers.contract import Offer
+
+PRICE_SLACK = Decimal("1.10")
+"""Prices move between a plan and a create. One that moved further is another offer."""
+LEAST_RELIABILITY = 0.90
+
+
+def choose(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
+    """Return the offer of least expected cost for a run's next machine, None when there is none. Raises ProviderError."""
+    if of_run.interruptible and run.provider != "local":
+        sure = _sure(context, run, of_run)
+        if sure is not None:
+            context.reporter.said(
+                run.run_id,
+                f"its deadline leaves no time for another interruption: it goes on on demand, at {money.show(sure.usd_per_hour)} an hour",
+            )
+            return sure
+    most = run.usd_per_hour * (1 if run.provider == "local" else PRICE_SLACK)
+    return _best(context, run, _fitting(context, _asked(context, run, of_run, interruptible=of_run.interruptible), most))
+
+
+def again(context: Context, run: RunRecord, of_run: Terms, rental: RentalRecord) -> Offer | None:
+    """Return the offer that a rental was intended on, or another of its kind that is as cheap, None when there is none."""
+    fitting = _fitting(context, _asked(context, run, of_run, interruptible=rental.interruptible), rental.usd_per_hour)
+    return _best(context, run, [o for o in fitting if o.offer_id == rental.offer_id] or fitting)
+
+
+def _sure(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
+    """Return an on-demand offer where the run's deadline demands one and its cap pays for the rest of the work on it."""
+    config = trainer.config.from_json(run.config_json).training
+    standing = failover.standing(run, context.ledger.events(run.run_id), steps=config.tokens // config.global_batch_tokens)
+    if not failover.deadline_demands(standing, context.clock.now(), interval_seconds=config.checkpoint_minutes * 60):
+        return None
+    spent = sum((c.usd for c in context.ledger.charges(run.run_id) if c.counted), Decimal(0))
+    most = failover.affordable(run.usd_cap - spent, standing, run.provider)
+    return _best(context, run, _fitting(context, _asked(context, run, of_run, interruptible=False), most))
+
+
+def _asked(context: Context, run: RunRecord, of_run: Terms, *, interruptible: bool) -> Sequence[Offer]:
+    kind = interruptible if run.provider != "local" else None
+    return context.connect(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=kind))
+
+
+def _fitting(context: Context, offers: Sequence[Offer], most: Decimal) -> list[Offer]:
+    bad = remembered.bad_machines(context.ledger, context.clock.now())
+    return [
+        o
+        for o in offers
+        if o.usd_per_hour <= most
+        and (o.provider, o.machine_id) not in bad
+        and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)
+    ]
+
+
+def _best(context: Context, run: RunRecord, fitting: Sequence[Offer]) -> Offer | None:
+    failed = {r.offer_id for r in context.ledger.rentals(run.run_id) if r.ended_at is not None and r.training_at is None}
+    hours = float(run.planned.get("seconds", {}).get("mid", 3600.0)) / 3600
+    return failover.choose(fitting, hours, failed)
