@@ -54,8 +54,8 @@ ZERO = timedelta(0)
 GONE, BILLED = "rental.gone", "rental.billed"
 ENDED_LATE = "instance.ended_by_reconcile"
 
-NEVER_SEEN = "rental.never_seen"
-"""Kind of the event that says that a rental's reading is a bound: nobody saw its machine at work."""
+END_UNSEEN = "rental.end_unseen"
+"""Kind of the event that says that a rental's reading is a bound, and what was seen of it: nobody saw its machine's end."""
 TWIN = "rental.twin"
 """Kind of the events that name other instances which one create of ours made."""
 
@@ -198,7 +198,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """Write a bill down in the place of our own reading, which is kept and counts no more; return whether it was taken.
 
     One that may be incomplete, and is smaller than our reading, is not. That a whole one leaves a machine out is believed of one that was
-    there for a moment only, or that nobody saw: any other's reading stays, and `lumina costs --check` tells of it.
+    seen for a moment only, or not at all: any other's reading stays, and `lumina costs --check` tells of it.
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
@@ -207,8 +207,8 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     ):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
-    seen = not any(e.kind == NEVER_SEEN and e.rental_id == rental.rental_id for e in context.ledger.events(rental.run_id))
-    believed = reading < A_MOMENTS_USD or not seen
+    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == END_UNSEEN and e.rental_id == rental.rental_id]
+    believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))

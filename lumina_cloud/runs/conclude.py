@@ -100,8 +100,8 @@ def _meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> Non
     )
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
-        if known is None:
-            tx.add_event(billing.NEVER_SEEN, run_id=run.run_id, rental_id=rental.rental_id)
+        seen = money.text(caps.ZERO if known is None else known.usd)
+        tx.add_event(billing.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen)
 
 
 def _created_at(context: Context, rental: RentalRecord) -> datetime:
