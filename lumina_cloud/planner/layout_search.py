@@ -86,7 +86,8 @@ def _search(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str], usab
     best: Choice | None = None
     smallest: tuple[float, RunConfig] | None = None
     refused: ConfigError | None = None
-    for layout in _ways(config, gpu, count, fixed):
+    ways = list(_ways(config, gpu, count, fixed))
+    for layout in ways:
         if best is not None and layout.offload != best.config.layout.offload:
             # It fits without moving that much.
             break
@@ -105,7 +106,7 @@ def _search(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str], usab
         candidate = _as_fast_but_smaller(config, layout, micro_batches[: found + 1], gpu)
         if best is None or _speed(candidate) > _speed(best):
             best = candidate
-        if layout.offload == "none" and layout.checkpointing == "none" and _is_as_fast_as_any(candidate, micro_batches, gpu):
+        if layout.offload == "none" and layout.checkpointing == "none" and _is_as_fast_as_any(candidate, ways, micro_batches, gpu):
             # What follows recomputes or moves more, for memory that is not needed.
             break
     if best is not None:
@@ -165,10 +166,11 @@ def _as_fast_but_smaller(config: RunConfig, layout: LayoutConfig, fitting: tuple
     return _weigh(_in(config, layout, first), gpu, fits=True)
 
 
-def _is_as_fast_as_any(choice: Choice, micro_batches: tuple[int, ...], gpu: Gpu) -> bool:
-    """Whether a larger micro batch, had it room, would be no faster."""
-    unlimited = _in(choice.config, choice.config.layout, micro_batches[-1])
-    return _speed(choice) >= AS_FAST * throughput(unlimited, unlimited.layout, gpu).tokens_per_second.mid
+def _is_as_fast_as_any(choice: Choice, ways: list[LayoutConfig], micro_batches: tuple[int, ...], gpu: Gpu) -> bool:
+    """Whether a larger micro batch, had it room, would be no faster, nor another sharding: stage 2 moves less than stage 1."""
+    plain = [way for way in ways if way.offload == "none" and way.checkpointing == "none"]
+    unlimited = [_in(choice.config, way, micro_batches[-1]) for way in plain]
+    return all(_speed(choice) >= AS_FAST * throughput(u, u.layout, gpu).tokens_per_second.mid for u in unlimited)
 
 
 def _micro_batches(config: RunConfig, gpu: Gpu, count: int, fixed: frozenset[str]) -> tuple[int, ...]:

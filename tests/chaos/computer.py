@@ -86,6 +86,8 @@ class Computer:
     killed: Counter[str] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
+    slept: list[tuple[str, float, float]] = field(default_factory=list)
+    """Which process was stopped, from when, until when."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -173,6 +175,7 @@ class Process:
         if when == "before" and self._edges == plan.stop_at and not site.startswith("ledger."):
             computer.say(self.party.name, f"stops before {site}")
             self.party.stopped_until = computer.hub.now + plan.stop_seconds
+            computer.slept.append((self.party.name, computer.hub.now, self.party.stopped_until))
             computer.hub.sleep(0)
 
     def _patience(self, seconds: float) -> float:

@@ -427,6 +427,12 @@ class World:
         later = self.hub.now + 120
         self.hub.run(lambda: self.hub.now > later)
 
+    def _left_by_sleepers(self) -> list[Abandoned]:
+        """Return the runs on machines that cannot end themselves whose only controller was stopped: nobody was there meanwhile."""
+        alone = {str(launch.number): launch for launch in self.launches if launch.provider == "lambda" and launch.run_id}
+        slept = [(alone.get(name.partition("#")[0].rpartition(" ")[2]), at, until) for name, at, until in self.computer.slept]
+        return [Abandoned(launch.run_id, at, until, launch.terms.lease_seconds) for launch, at, until in slept if launch is not None]
+
     def _judged(self) -> Outcome:
         status, ledger = self.emulator.status(), self.computer.ledger
         evidence = Evidence(
@@ -442,7 +448,7 @@ class World:
             clock_ahead_seconds=self.computer.ahead_seconds,
             attended=self.losing,
         )
-        verdict = judge(evidence)
+        verdict = judge(replace(evidence, abandoned=[*self.abandoned, *self._left_by_sleepers()]))
         runs = ledger.runs()
         log = [
             *self.computer.log,

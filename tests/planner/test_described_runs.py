@@ -120,7 +120,8 @@ def test_offloading_never_needs_more_memory_on_the_gpu(d):
 @given(descriptions(), st.sampled_from(["micro_batch", "n_layers", "vocab", "seq_len"]))
 def test_a_larger_run_never_needs_less_memory(d, grown):
     d = replace(d, micro_batch=d.micro_batch or 2, vocab=d.vocab or 1000)
-    assert needs(replace(d, **{grown: 2 * getattr(d, grown)})).gib.mid >= needs(d).gib.mid * (1 - 1e-9)
+    # The last norm's few hundred bytes are spread over the blocks, and two of those are gathered at once.
+    assert needs(replace(d, **{grown: 2 * getattr(d, grown)})).gib.mid >= needs(d).gib.mid * (1 - 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,15 @@ def test_large_models_on_small_gpus_offload_and_small_models_do_not(count):
     b7 = choose(preset("b7", "dense"), gpus.resolve("A100-80GB-PCIe"), count, NOTHING)
     # 16 bytes a parameter are 104 GiB: one GPU cannot hold the states, two can.
     assert (b7.config.layout.offload == "none") == (count > 1)
+
+
+def test_a_sharding_that_moves_less_is_taken_though_one_that_keeps_more_fits():
+    """Stage 2 scatters gradients where stage 1 reduces them whole: with more memory stage 1 fits as well, and is slower."""
+    drawn = preset("debug", "moe")
+    model = replace(drawn.model, vocab=128_256, d_model=1024, n_layers=43, n_heads=8, n_kv_heads=8, d_ff=2800, d_expert=1400)
+    training = replace(drawn.training, tokens=10_000, unique_tokens=33, global_batch_tokens=512, seq_len=64)
+    config = replace(drawn, model=replace(model, tie_embeddings=False), training=training, device="cuda")
+    small = gpus.resolve("A4000")
+    large = replace(small, memory_gib=2 * small.memory_gib, memory_bytes_usable=2 * small.memory_bytes_usable)
+    slow, fast = (choose(config, gpu, 4, NOTHING).throughput.tokens_per_second.mid for gpu in (small, large))
+    assert fast >= 0.97 * slow
