@@ -112,7 +112,8 @@ def settle_late(context: Context, name: str) -> None:
     if isinstance(provider, HasLifetimes):
         for rental in rentals:
             if _meter_by_the_log(context, rental, provider):
-                _put(context, rental, [], whole=True)
+                with ledger.transaction() as tx:
+                    tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=0, whole=True)
     if isinstance(provider, HasCharges):
         charges = provider.charges(min(_since(context, r) for r in rentals))
         _name_the_unheard(context, name, rentals, charges)

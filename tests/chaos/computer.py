@@ -86,8 +86,8 @@ class Computer:
     killed: Counter[str] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
-    slept: list[tuple[str, float, float]] = field(default_factory=list)
-    """Which process was stopped, from when, until when."""
+    disturbed: set[str] = field(default_factory=set)
+    """Names of processes that were stopped or killed."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -169,13 +169,14 @@ class Process:
             computer.passed[site] += 1
         if plan.when == when and (self._edges == plan.kill_at or (plan.kill_site == site and self._sites[site] == plan.kill_at)):
             computer.killed[site] += 1
+            computer.disturbed.add(self.party.name)
             computer.say(self.party.name, f"is killed {when} {site}")
             computer.hub.kill(self.party)
             raise Killed
         if when == "before" and self._edges == plan.stop_at and not site.startswith("ledger."):
             computer.say(self.party.name, f"stops before {site}")
             self.party.stopped_until = computer.hub.now + plan.stop_seconds
-            computer.slept.append((self.party.name, computer.hub.now, self.party.stopped_until))
+            computer.disturbed.add(self.party.name)
             computer.hub.sleep(0)
 
     def _patience(self, seconds: float) -> float:

@@ -427,11 +427,11 @@ class World:
         later = self.hub.now + 120
         self.hub.run(lambda: self.hub.now > later)
 
-    def _left_by_sleepers(self) -> list[Abandoned]:
-        """Return the runs on machines that cannot end themselves whose only controller was stopped: nobody was there meanwhile."""
-        alone = {str(launch.number): launch for launch in self.launches if launch.provider == "lambda" and launch.run_id}
-        slept = [(alone.get(name.partition("#")[0].rpartition(" ")[2]), at, until) for name, at, until in self.computer.slept]
-        return [Abandoned(launch.run_id, at, until, launch.terms.lease_seconds) for launch, at, until in slept if launch is not None]
+    def _unattended(self) -> list[Abandoned]:
+        """Return the runs on machines that cannot end themselves whose controllers were killed, stopped, or without a network at times."""
+        numbers = {name.partition("#")[0].rpartition(" ")[2] for name in self.computer.disturbed}
+        alone = [one for one in self.launches if one.provider == "lambda" and (self.outages or str(one.number) in numbers)]
+        return [Abandoned(one.run_id, BEGAN, BEGAN, one.terms.lease_seconds) for one in alone if one.run_id]
 
     def _judged(self) -> Outcome:
         status, ledger = self.emulator.status(), self.computer.ledger
@@ -448,7 +448,7 @@ class World:
             clock_ahead_seconds=self.computer.ahead_seconds,
             attended=self.losing,
         )
-        verdict = judge(replace(evidence, abandoned=[*self.abandoned, *self._left_by_sleepers()]))
+        verdict = judge(replace(evidence, abandoned=[*self.abandoned, *self._unattended()]))
         runs = ledger.runs()
         log = [
             *self.computer.log,
