@@ -150,6 +150,10 @@ class Http:
         """Return this moment by the provider's clock, as its last dated answer told it; by ours before the first one."""
         return self.clock.now() - timedelta(seconds=self.clock_skew or 0.0)
 
+    def latest_now(self) -> datetime:
+        """Return the later of both clocks' moments: up to it a bill is asked for, and neither's being wrong leaves anything out."""
+        return max(self.clock.now(), self.provider_now())
+
     def ask(self, call: Call, read: Callable[[Answer], T]) -> T:
         """Send a request that may be repeated and return what `read` makes of the reply.
 

@@ -202,7 +202,7 @@ class RunPod:
     def charges(self, since: datetime) -> Sequence[Charge]:
         """Return what pods were charged, by the hour's bucket; RunPod's books lag some minutes behind."""
         start = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-        end = (self._http.provider_now() + timedelta(hours=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        end = (self._http.latest_now() + timedelta(hours=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         params = {"startTime": _rfc3339(start), "endTime": _rfc3339(end), "bucketSize": "hour"}
         call = Call("charges", "the charges", "GET", "/v2/billing/pods", params=params, limits=(_READ,))
         records = self._http.ask(call, lambda answer: _understood(answer).read(wire.Billing)).records

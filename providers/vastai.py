@@ -251,7 +251,7 @@ class VastAi:
 
     def _charge_page(self, since: datetime, token: str | None) -> wire.ChargePage:
         day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        until = self._http.provider_now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        until = self._http.latest_now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         filters = {"day": {"gte": int(day.timestamp()), "lte": int(until.timestamp())}, "type": {"in": ["instance"]}}
         params = {"select_filters": json.dumps(filters), "format": "table", "latest_first": "true", "limit": "100"}
         if token:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import CredentialsError, ProviderError, UsageError
+from lumina_cloud.ledger import aside
 from lumina_cloud.runs import billing, conclude
 from lumina_cloud.runs.reconcile import TO_END, VERDICTS, Books, Finding, judge
 from lumina_cloud.runs.states import next_rental_state
@@ -50,6 +51,8 @@ def reconcile(session: Session, context: Context, wanted: Wanted | None = None) 
     _act(session, context, asked, outcome)
     if not asked.dry_run:
         _settle_late(session, context, outcome)
+        for left in aside.settle(context.home, lambda machine: _is_in_the_ledger(session, machine)):
+            outcome.notes.append(f"{left.words} was rented at {left.at}, could not be stored then, and is in no rental yet")
     return of_keeping.ReconcileDocument(
         dry_run=asked.dry_run,
         findings=[_row(f, outcome.done.get("" if f.instance is None else f.instance.instance_id, "")) for f in outcome.findings],
@@ -74,6 +77,15 @@ def _look(session: Session, name: str, outcome: _Outcome) -> None:
         if known is not None:
             rentals[known.rental_id] = known
     outcome.findings += judge(name, instances, list(rentals.values()), Books(ledger.run, ledger.ledger_id(), session.clock.now()))
+
+
+def _is_in_the_ledger(session: Session, machine: aside.Machine) -> bool:
+    """Whether a machine that could not be stored is a rental's by now, or its rental is over and proven to be."""
+    ledger = session.ledger
+    rental = ledger.rental_of_tag(machine.tag)
+    if ledger.rental_of_instance(machine.provider, machine.instance) is not None:
+        return True
+    return rental is not None and rental.state == "ended"
 
 
 def _settle_late(session: Session, context: Context, outcome: _Outcome) -> None:

@@ -29,6 +29,8 @@ FETCHED_SECONDS = 60.0
 """How long after its results were fetched a machine is left to whoever fetched them."""
 POWER_OFF_AFTER = 300.0
 """How long the provider's API is tried before the machine is switched off as well, where that helps."""
+LAST_SECONDS = 45.0
+"""The same where time or money is over: what is kept back pays for no longer."""
 
 
 def main() -> None:
@@ -126,9 +128,10 @@ def end(reason: str, limits: Object) -> None:
         say("this provider gives a machine no way to end itself: it stays, and is billed, until somebody ends it")
         return
     began, pause, off = time.monotonic(), 1.0, False
+    patience = LAST_SECONDS if reason in ("deadline", "budget") else POWER_OFF_AFTER
     while True:
         say(f"deleting this instance: {delete(api)}")
-        if not off and limits.get("power_off") and time.monotonic() - began > POWER_OFF_AFTER:
+        if not off and limits.get("power_off") and time.monotonic() - began > patience:
             off = True
             say("the provider cannot be reached: switching off")
             subprocess.run(limits["power_off"], check=False)  # ours: it came with the limits

@@ -18,6 +18,7 @@ from lumina_cloud.core.errors import (
     InsufficientBalance,
     InvalidRequest,
     LeaseLost,
+    LedgerError,
     LuminaError,
     NoCapacity,
     NotFound,
@@ -25,7 +26,7 @@ from lumina_cloud.core.errors import (
     ProviderError,
     Unreachable,
 )
-from lumina_cloud.ledger import RentalRecord
+from lumina_cloud.ledger import RentalRecord, aside
 from lumina_cloud.remote import results
 from lumina_cloud.runs import conclude, drift, extending, holds, ingest, metering, offers, remembered, rising_price, shipping, tags
 from lumina_cloud.runs.decide import Decision, decide
@@ -258,7 +259,12 @@ class Controller:
                 with self.context.ledger.transaction() as tx:
                     tx.add_event("rental.outcome_unknown", run_id=run.run_id, rental_id=rental.rental_id, instance=error.created_id)
                 return
-        self._adopt(self._fresh(rental), found[0])
+        try:
+            self._adopt(self._fresh(rental), found[0])
+        except LedgerError as error:
+            at = self.context.clock.now().isoformat()
+            machine = aside.Machine(at, rental.provider, found[0].instance_id, rental.rental_id, rental.tag)
+            raise aside.keep(self.context.home, machine, error) from error
 
     def _found(self, provider: Provider, rental: RentalRecord) -> list[Instance]:
         """Return what carries the rental's tag, or what a failed create named, without those that ended: one of them.

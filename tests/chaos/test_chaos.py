@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lumina_cloud.core.errors import LedgerError
+from lumina_cloud.ledger import aside
+from lumina_cloud.ledger.transaction import Transaction
 from tests.chaos import campaign, sabotage
 
 SEEDS = [line.split()[0] for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if line and not line.startswith("#")]
@@ -62,3 +65,33 @@ def test_lost_and_lying_replies_to_creates_make_no_second_rental_and_no_orphan()
     found = campaign.play(12, 2, "", losing=True)
     assert found["lost_creates"] >= 12
     assert (found["duplicates"], found["orphans"], found["violations"]) == (0, 0, 0)
+
+
+def test_a_machine_that_cannot_be_stored_is_written_beside_the_ledger_and_found_by_its_tag(monkeypatch):
+    """The ledger's disk is full just when a machine was rented: the command ends, the next one drives the run on."""
+    add_event, refused = Transaction.add_event, []
+
+    def full(self, kind, **data):
+        if kind == "rental.created" and not refused:
+            refused.append(kind)
+            raise LedgerError("the disk of the ledger is full", "free some space")
+        return add_event(self, kind, **data)
+
+    kept, dropped = [], []
+    keep, settle = aside.keep, aside.settle
+
+    def settled(folder, is_known):
+        before = aside.pending(folder)
+        left = settle(folder, is_known)
+        dropped.extend(machine for machine in before if machine not in left)
+        return left
+
+    monkeypatch.setattr(Transaction, "add_event", full)
+    monkeypatch.setattr(aside, "keep", lambda folder, machine, error: kept.append(machine) or keep(folder, machine, error))
+    monkeypatch.setattr(aside, "settle", settled)
+    found = campaign.replay("lost-1/1/1", "")
+    assert refused
+    assert found["violations"] == 0
+    assert found["duplicates"] == 0
+    assert len(kept) == 1
+    assert dropped == kept, "once the ledger knows it, the line goes"
