@@ -51,11 +51,9 @@ LAST_SECONDS = timedelta(seconds=10)
 """How much longer our reading may be for that reason alone."""
 A_MOMENTS_USD = Decimal("0.01")
 ZERO = timedelta(0)
-GONE, BILLED = "rental.gone", "rental.billed"
+BILLED = "rental.billed"
 ENDED_LATE = "instance.ended_by_reconcile"
 
-END_UNSEEN = "rental.end_unseen"
-"""Kind of the event that says that a rental's reading is a bound, and what was seen of it: nobody saw its machine's end."""
 TWIN = "rental.twin"
 """Kind of the events that name other instances which one create of ours made."""
 
@@ -101,7 +99,7 @@ def settle_late(context: Context, name: str) -> None:
     ledger, now = context.ledger, context.clock.now()
     ended = {
         e.rental_id: e.at
-        for kind in (GONE, ENDED_LATE, unheard.UNSEEN)
+        for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN)
         for e in ledger.events_of(kind, now - LOOK_BACK)
         if e.rental_id is not None
     }
@@ -208,7 +206,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     ):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
-    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == END_UNSEEN and e.rental_id == rental.rental_id]
+    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
     believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD
     with context.ledger.transaction() as tx:
         for charge in charges:

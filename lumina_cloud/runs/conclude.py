@@ -101,7 +101,7 @@ def _meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> Non
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
         seen = money.text(caps.ZERO if known is None else known.usd)
-        tx.add_event(billing.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen)
+        tx.add_event(unheard.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen)
 
 
 def _created_at(context: Context, rental: RentalRecord) -> datetime:

@@ -1,4 +1,6 @@
-"""Machines of which nobody heard: a create whose reply was lost made one, and it ended by itself before anyone looked. Pure.
+"""Machines of which nobody heard, and that ended by themselves before anyone looked. Pure.
+
+A create whose reply was lost made one, or a provider made two of one create and nobody was there to see the second.
 
 No list shows them any more. On the bill they are instances that no rental knows. Such a line is taken for a rental's where the time, the
 price and the number of its unanswered creates leave no other reading; otherwise it stays with nobody, and is told as not ours.
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import EventRecord
     from providers.contract import Charge
 
-CREATE, HEARD, UNSEEN = "rental.create", "rental.created", "rental.lost_sight"
+CREATE, HEARD, UNSEEN, GONE = "rental.create", "rental.created", "rental.lost_sight", "rental.gone"
+END_UNSEEN = "rental.end_unseen"
+"""Kind of the event that says that a rental's reading is a bound, and what was seen of it: nobody saw its machine's end."""
 SLACK = timedelta(seconds=30)
 """By how much clocks and replies may be off."""
 PRICE_SLACK = Decimal("1.02")
@@ -41,9 +45,10 @@ def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal,
     mine = [e for e in events if e.rental_id == rental_id]
     creates = [e.at for e in mine if e.kind == CREATE]
     heard = [e.at for e in mine if e.kind == HEARD]
-    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN)]
-    most = len(creates) - len(heard[:1])
-    if most < 1 or not ends:
+    alone = any(e.kind == END_UNSEEN for e in mine)
+    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (alone and e.kind == GONE))]
+    most = len(creates) - len(heard[:1]) + alone
+    if most < 1 or not creates or not ends:
         return None
     return Window(creates[0] - ahead, max(ends) - ahead, most, usd_per_hour)
 

@@ -33,6 +33,9 @@ def test_a_window_is_there_while_a_create_has_no_answer():
     twice = unheard.window(events(create, create, heard), "r-1", PRICE, HOUR)
     assert twice == unheard.Window(NOW - HOUR, NOW + 2 * MINUTE - HOUR, 1, PRICE), "by the provider's clock"
     assert unheard.window(events(create, create, unseen), "r-1", PRICE, timedelta(0)).most == 2
+    gone = unheard.window(events(create, heard, unheard.END_UNSEEN, unheard.GONE), "r-1", PRICE, timedelta(0))
+    assert gone == unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE), "nobody was there to see whether its create had made two"
+    assert unheard.window(events(create, heard, unheard.GONE), "r-1", PRICE, timedelta(0)) is None
     assert unheard.window(events(create, create, heard), "r-2", PRICE, timedelta(0)) is None, "of another rental"
 
 
