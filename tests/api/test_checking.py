@@ -222,6 +222,7 @@ def month(tmp_path):
     made.ledger.close()
 
 
+@pytest.mark.pain(7)
 def test_of_a_month_on_three_clouds_every_line_is_equal_or_explained(month):
     chance, began = random.Random(11), month.time.now()
     for n in range(27):
@@ -365,6 +366,7 @@ def test_a_planted_difference_is_loud_and_not_taken_over(month, name, planted):
     assert month.ledger.spent(run.run_id) == spent
 
 
+@pytest.mark.pain(10)
 def test_a_disk_of_a_price_of_its_own_is_held_against_the_offers_word():
     def disk(usd):
         lines = compare(rental_at(), metered(), [billed("1.89"), billed(usd, "storage")], LATER, Decimal("0.02"))
@@ -391,6 +393,7 @@ def test_a_rental_that_goes_on_is_waited_for_unless_its_price_is_another():
     assert one([billed("7.56", until=NOW + 2 * HOUR)], ended=None).verdict == "unexplained"
 
 
+@pytest.mark.pain(9)
 def test_a_provider_that_bills_twice_as_much_is_loud_and_not_taken_over(month):
     run, _rental = month.rent("runpod", 1, interruptible=False)
     month.wait(7200)

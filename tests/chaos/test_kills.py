@@ -11,6 +11,7 @@ from tests.chaos.stage import ROOT
 pytestmark = pytest.mark.trains
 
 
+@pytest.mark.pain(2)
 def test_a_sample_of_crash_points_leaves_nothing_running_and_costs_what_was_billed():
     command = [sys.executable, "-m", "tests.chaos.kills", "--points", "3", "--states", "new", "--workers", "3", "--alone", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

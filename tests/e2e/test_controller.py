@@ -39,6 +39,7 @@ def state_of(sandbox):
         connection.close()
 
 
+@pytest.mark.pain(12)
 def test_a_detached_launch_is_driven_by_one_controller_after_another(sandbox):
     """One is killed, the next is stopped past its lease while a third takes the run over, and then goes on: one machine, one bill."""
     sandbox.up()

@@ -75,6 +75,7 @@ def flat(text):
     return " ".join(text.replace("│", " ").split())
 
 
+@pytest.mark.pain(14)
 @pytest.mark.parametrize(("args", "code", "named"), TOUR, ids=[" ".join(args) for args, _, _ in TOUR])
 def test_a_wrong_input_is_named_and_changes_nothing(lumina, args, code, named):
     before = [lumina.json("status"), lumina.json("costs")]

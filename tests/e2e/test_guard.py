@@ -51,6 +51,7 @@ def settled(sandbox):
     sandbox.judge()
 
 
+@pytest.mark.pain(4)
 @pytest.mark.parametrize("provider", ["vastai", "runpod"])
 def test_a_killed_controller_costs_no_more_than_lease_and_grace(sandbox, provider):
     sandbox.up()
@@ -59,6 +60,7 @@ def test_a_killed_controller_costs_no_more_than_lease_and_grace(sandbox, provide
     settled(sandbox)
 
 
+@pytest.mark.pain(6)
 def test_a_killed_guard_is_started_again(sandbox):
     sandbox.up()
     abandon(sandbox, "vastai")

@@ -146,6 +146,7 @@ def test_vastai_can_be_looked_at_without_a_key(lumina, clouds):
     assert {f["provider"]: f["kind"] for f in document["failed"]} == {"runpod": "credentials", "lambda": "credentials"}
 
 
+@pytest.mark.pain(8)
 def test_a_live_plan_stands_on_what_is_offered(lumina, clouds):
     document = lumina.json("plan", "b1", "--live", **clouds.environment(*ALL))
     best = document["recommendation"]

@@ -98,6 +98,7 @@ def test_a_fault_of_the_account_ends_with_its_reason(sandbox, fault, reasons):
     sandbox.judge()
 
 
+@pytest.mark.pain(1)
 def test_a_retired_endpoint_ends_in_an_error_and_nothing_is_rented(sandbox):
     sandbox.up("--fault", "retired_endpoint")
     done = sandbox.launch("vastai", timeout=580)
@@ -123,6 +124,7 @@ def test_ctrl_c_leaves_a_process_that_finishes_the_run(sandbox):
     sandbox.judge()
 
 
+@pytest.mark.pain(13)
 def test_stop_brings_the_last_checkpoint_home_and_resume_goes_on_from_it(sandbox):
     sandbox.up()
     done = sandbox(*sandbox.words("runpod", tokens="307200", follow=()))

@@ -32,6 +32,7 @@ def forms(value):
         yield base64.b64encode(b"x" * shift + raw)[4:-4]
 
 
+@pytest.mark.pain(15)
 def test_no_canary_leaves_the_users_environment_unless_it_is_named(lumina):
     sandbox = Sandbox(lumina)
     sandbox.up()

@@ -158,6 +158,7 @@ for n in range({count}):
 ROOT = str(__import__("pathlib").Path(__file__).resolve().parents[2])
 
 
+@pytest.mark.pain(11)
 def test_many_writers_lose_nothing(tmp_path):
     """They start on an empty home, so they race for the migration too."""
     with ThreadPoolExecutor(6) as pool:

@@ -1,5 +1,7 @@
 """Kills, mutations and a crowd, in counts that a test suite has time for. The full ones: `python -m tests.ledger.torture`."""
 
+import pytest
+
 from tests.ledger import torture
 
 
@@ -15,12 +17,14 @@ def test_no_mutation_of_a_ledger_is_accepted(tmp_path):
     assert outcomes["refused"] > 60
 
 
+@pytest.mark.pain(13)
 def test_no_mutation_of_a_checkpoint_is_accepted(tmp_path):
     outcomes = torture.mutate_checkpoints(tmp_path, 400, seed=7)
     assert outcomes["accepted"] == 0
     assert outcomes["refused"] > 300
 
 
+@pytest.mark.pain(11)
 def test_a_crowd_on_a_file_waits_its_turn(tmp_path):
     problems, lost, _waits = torture.crowd(tmp_path / "home", processes=6, commands=8)
     assert (problems, lost) == ([], 0)

@@ -184,6 +184,7 @@ def test_charges_name_the_instance(provider, rent):
     assert len({c.charge_id for c in charges}) == len(charges)
 
 
+@pytest.mark.pain(7)
 @pytest.mark.parametrize("name", ["vastai", "runpod"])
 def test_charges_are_the_providers_own_bill_to_the_micro_dollar(sandbox, name):
     provider, tag = sandbox.connect(name), new_tag()

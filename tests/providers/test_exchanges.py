@@ -108,6 +108,7 @@ def test_vastai_get_and_gone(play):
         provider.get("1234568")
 
 
+@pytest.mark.pain(3)
 def test_vastai_terminate_returns_only_with_two_proofs(play):
     provider, _ = play("vastai", "destroy", "get, gone", "list, empty")
     provider.terminate("1234568")
@@ -258,6 +259,7 @@ def test_what_a_cloud_cannot_do_has_no_method(kind, able):
     assert {ability for ability in ABILITIES if isinstance(provider, ability)} == able
 
 
+@pytest.mark.pain(15)
 def test_a_box_key_is_of_the_instance_alone(client):
     vast = client("vastai", lambda _request: None).box_key()
     assert (vast.key_variable, vast.method, vast.url) == ("CONTAINER_API_KEY", "DELETE", "https://console.vast.ai/api/v0/instances/{id}/")

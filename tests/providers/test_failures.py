@@ -96,6 +96,7 @@ def able(provider, call):
 READS = [(p, c, f) for p in OFFER_IDS for c in CALLS for f in FAULTS if able(p, c)]
 
 
+@pytest.mark.pain(1)
 @pytest.mark.parametrize(("provider", "call", "fault"), READS, ids=[" ".join(r) for r in READS])
 def test_a_failed_read_is_an_error_and_never_an_empty_answer(client, clock, provider, call, fault):
     reply, wanted, _ = FAULTS[fault]
@@ -237,6 +238,7 @@ def test_a_refused_create_says_what_to_do_next(client, provider, reply, wanted):
     assert type(caught.value) is wanted
 
 
+@pytest.mark.pain(10)
 @pytest.mark.parametrize("status", [200, 400, 403])
 def test_a_refused_create_that_left_a_contract_names_it(client, status):
     """Vast.ai makes a stopped contract of a bid that is too low: its storage bills until it is destroyed."""
@@ -268,6 +270,7 @@ def test_a_balance_that_is_not_said_is_not_zero(client):
 # --- time ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pain(4)
 def test_retry_after_is_kept_for_every_process_of_the_key(client, clock):
     times = []
 

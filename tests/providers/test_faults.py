@@ -118,6 +118,7 @@ CREATE_FAULTS = {
 }
 
 
+@pytest.mark.pain(2)
 @pytest.mark.parametrize("fault", CREATE_FAULTS)
 @pytest.mark.parametrize("name", CLOUDS)
 def test_a_create_is_sent_once_and_its_tag_finds_what_it_made(world, name, fault):
@@ -149,6 +150,7 @@ def test_a_create_is_sent_once_and_its_tag_finds_what_it_made(world, name, fault
         assert made[0]["state"] == "stopped"
 
 
+@pytest.mark.pain(3)
 @pytest.mark.parametrize("fault", ["terminate_ignored", "terminate_lies", "timeout", "error_500_after_effect", "empty_list", "html_200"])
 @pytest.mark.parametrize("name", CLOUDS)
 def test_terminate_never_says_gone_of_what_is_there(world, name, fault):
@@ -199,6 +201,7 @@ def sold_out(provider):
     return next(f"{kind}@{region}" for kind in sorted(types) for region in sorted(regions) if f"{kind}@{region}" not in offered)
 
 
+@pytest.mark.pain(8)
 @pytest.mark.parametrize("name", CLOUDS)
 def test_an_offer_that_is_gone_is_no_capacity(world, name):
     from dataclasses import replace

@@ -18,6 +18,7 @@ def runpod(request):
     return httpx.Response(200, json={"gpus": [{**gpu, "maxCount": {"secure": 8, "community": 8}}]})
 
 
+@pytest.mark.pain(9)
 @pytest.mark.parametrize("count", COUNTS)
 def test_runpod_quotes_one_gpu(client, count):
     found = client("runpod", runpod).offers(OfferQuery(gpu="RTX4090", count=count, secure=True))
@@ -32,6 +33,7 @@ def test_runpod_offers_all_counts_up_to_its_ceiling(client):
     assert sorted((o.secure, o.count) for o in found) == [(False, 1), (False, 2), (False, 4), (True, 1), (True, 2), (True, 4), (True, 8)]
 
 
+@pytest.mark.pain(9)
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("bid", [False, True])
 def test_vastai_quotes_the_machine(client, count, bid):
@@ -75,6 +77,7 @@ def test_a_price_passes_through_no_float(client):
     assert str(client("vastai", lambda _r: httpx.Response(200, text=text)).get("1").usd_per_hour) == "0.41040000000000000001"
 
 
+@pytest.mark.pain(8)
 def test_the_traffic_of_the_query_is_in_the_price(client):
     ask = load("vastai")["search on-demand"]["response"]["body"]["offers"][0]
     provider = client("vastai", lambda _r: httpx.Response(200, json={"offers": [ask]}))

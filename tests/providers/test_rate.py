@@ -55,6 +55,7 @@ def test_two_processes_share_a_key_and_two_keys_do_not_share(tmp_path, clock):
     assert clock.slept == [12]
 
 
+@pytest.mark.pain(4)
 def test_real_processes_queue_up(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from lumina_cloud.core.clock import SystemClock; from providers.rate import *\n"

@@ -61,6 +61,7 @@ def wait_for(true, seconds=30.0):
     raise AssertionError("it did not happen")
 
 
+@pytest.mark.pain(13)
 @pytest.mark.parametrize("reason", ["deadline", "budget"])
 def test_at_a_limit_the_results_come_home_before_the_machine_is_deleted(tmp_path, reason):
     with provider(tmp_path) as (url, asked), guarded(tmp_path, url, home_seconds=60, **{f"{reason}_seconds": 0.1}):

@@ -156,6 +156,7 @@ def test_a_key_that_is_known_before_first_contact_is_not_trusted_at_first_contac
     assert not connection.trusted_at_first_contact
 
 
+@pytest.mark.pain(15)
 def test_a_changed_key_stops_everything_before_authentication(connect, server, pins, identity):
     first = connect("lumina-a-1")
     SshBox(first).write("x", b"1")

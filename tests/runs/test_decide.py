@@ -87,6 +87,7 @@ def test_outcomes(code, reason, said):
     assert outcome(Exit(code, reason)) == said
 
 
+@pytest.mark.pain(5)
 def test_a_machine_that_never_comes_up_is_given_back():
     assert decide(Facts(run="provisioning", rental="booting", machine="creating", booting_seconds=301)) == Decision("end", "boot_timeout")
     assert decide(Facts(run="provisioning", rental="booting", machine="creating", booting_seconds=10)) == Decision("wait")

@@ -40,6 +40,7 @@ def test_only_what_a_machine_did_is_mended_by_another(reason):
     assert (failover.why_not(RUN, reason, leg()) == "") is (reason in failover.MACHINES_FAULT)
 
 
+@pytest.mark.pain(5)
 @pytest.mark.parametrize(
     ("run", "of", "said"),
     [

@@ -112,6 +112,7 @@ def acts_of(home, ledger):
     return written + acted
 
 
+@pytest.mark.pain(12)
 @pytest.mark.parametrize("act", ["write", "touch"])
 def test_a_controller_stopped_past_its_lease_and_continued_is_refused(home, act):
     child = acting(home, act)

@@ -55,6 +55,7 @@ def made(tmp_path):
     )
 
 
+@pytest.mark.pain(6)
 @pytest.mark.parametrize("ahead", [None, 0.0, 86_400.0, -86_400.0])
 def test_a_providers_own_deadline_is_the_caps_end_by_the_providers_clock(made, ahead):
     provider = There(ahead)

@@ -46,6 +46,7 @@ def test_no_label_that_somebody_makes_up_is_ours(text):
 LIVE = a_rental("r", state="ready", provider="vastai", instance_id="i-1", tag=tags.make(OURS, "r", 1))
 
 
+@pytest.mark.pain(10)
 @pytest.mark.parametrize(
     ("tag", "rental", "run_state", "state", "said"),
     [

@@ -110,6 +110,7 @@ def test_a_lease_that_is_renewed_in_time_never_runs_out_and_the_deadline_holds(p
             return
 
 
+@pytest.mark.pain(6)
 def test_nobody_heard_of_for_the_lease_ends_it():
     watch = Watch({}, 0.0, "boot")
     assert watch.reason(LIMITS, NOTHING, 59.0) == ""

@@ -69,6 +69,7 @@ def test_every_active_state_can_reach_an_end_and_no_end_spends():
     assert not set(states.ACTIVE) & set(states.FINAL)
 
 
+@pytest.mark.pain(14)
 def test_every_reason_concludes_a_run():
     assert set(states.REASONS) == set(get_args(states.Reason))
     for event, words in states.REASONS.values():
