@@ -73,7 +73,7 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
         tx.put_charge(charge)
 
 
-def _meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None:
+def meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None:
     """Charge a machine that was found gone for the longest that it can have been there, until its bill says how long it was.
 
     Nobody saw its end. Less would leave a run that goes on with more of its cap than it has.
@@ -81,6 +81,9 @@ def _meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> Non
     if rental.provider == "local" or rental.instance_id is None:
         return
     charges = context.ledger.charges(run.run_id)
+    if any(c.basis == "billed" and c.rental_id == rental.rental_id for c in charges):
+        # Asked for before, by a controller that came no further.
+        return
     known = next((c for c in charges if c.charge_id == f"{rental.rental_id}-time"), None)
     ahead = timedelta(seconds=billing.skew(context, rental) or 0.0)
     since = _created_at(context, rental) - ahead if known is None else known.since
@@ -155,7 +158,7 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
     end_twins(context, rental)
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     if gone is None and instance is None:
-        _meter_unseen(context, run, rental)
+        meter_unseen(context, run, rental)
     meter(context, run, rental, gone or instance, final=True)
     billing.settle(context, run, rental)
     # The provider tells by its own clock when it ended; a rental's other times are by ours.

@@ -209,7 +209,8 @@ class Observer:
             lease_ran_out=rental is not None and not contact.present and self._unheard(rental) > of_run.lease_seconds,
             cap_near=lived > allowed - caps.grace_seconds(run.provider) - OVERDUE_SECONDS,
             results_seconds=self._results_wait(run, rental),
-            overdue=lived > ends_by + OVERDUE_SECONDS and not behind,
+            # One that is to be told yet gets as long for that as for its end, whether that succeeds or not.
+            overdue=lived > ends_by + OVERDUE_SECONDS + (caps.grace_seconds(run.provider) if behind else 0.0),
             limits_behind=behind,
         )
 

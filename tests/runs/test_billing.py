@@ -9,7 +9,7 @@ import pytest
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.runs import billing
+from lumina_cloud.runs import billing, conclude
 from providers.contract import Charge
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run
 
@@ -66,7 +66,8 @@ def ended(tmp_path, provider="runpod", behind=0.0):
     ledger = Ledger.open(tmp_path, clock)
     rental = a_rental("r", provider=provider, state="ended", instance_id="i-1", intended_at=NOW - timedelta(minutes=30), ended_at=NOW)
     shift = timedelta(seconds=behind)
-    metered = replace(a_charge("r", usd="0.50", since=NOW - timedelta(minutes=30) - shift, until=NOW - shift), provider=provider)
+    metered = a_charge("r", usd="0.50", since=NOW - timedelta(minutes=30) - shift, until=NOW - shift)
+    metered = replace(metered, charge_id="r-1-time", provider=provider)
     with ledger.transaction() as tx:
         tx.add_run(a_run("r", provider=provider, state="succeeded"))
         tx.add_rental(rental)
@@ -118,3 +119,57 @@ def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_only(tmp
         context.clock.sleep(3700)
         billing.settle_late(context, "runpod")
         assert context.ledger.spent("r") == Decimal(stays)
+
+
+# --- a machine whose end nobody saw -------------------------------------------------------------------------------------------
+
+
+def unseen(context, rental, cap="2"):
+    """Let a controller find the rental's machine gone; return what its run has spent then."""
+    run = replace(context.ledger.run("r"), usd_cap=Decimal(cap), seconds_cap=36_000.0)
+    conclude.meter_unseen(context, run, replace(rental, usd_per_hour=Decimal(1)))
+    return context.ledger.spent("r")
+
+
+def test_it_is_reckoned_until_it_was_found_gone_and_at_most_what_its_cap_paid_for(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        context.clock.sleep(1800)
+        assert unseen(context, rental) == Decimal(1)
+        context.clock.sleep(36_000)
+        assert unseen(context, rental) == Decimal(2)
+
+
+def test_its_whole_bill_takes_the_place_of_that(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        context.clock.sleep(1800)
+        unseen(context, rental)
+        context.books.bill("0.61", NOW + timedelta(minutes=20))
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.61")
+
+
+def test_a_bill_that_was_taken_before_is_not_added_to(tmp_path):
+    """The controller that took it died before it wrote down that the machine is gone."""
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.499", NOW + timedelta(minutes=20))
+        billing.settle(context, context.ledger.run("r"), rental)
+        context.clock.sleep(7200)
+        assert unseen(context, rental) == Decimal("0.499")
+
+
+@pytest.mark.parametrize(("late", "taken"), [(8, True), (12, False)])
+def test_of_a_machine_that_was_there_for_a_moment_the_bill_may_be_some_seconds_shorter_than_our_reading(tmp_path, late, taken):
+    """A pod that lived 20 seconds at $1 an hour: what lies between its end and the proof of it is much of its life, and no money."""
+    with ended(tmp_path) as (context, rental):
+        known = context.ledger.charges("r")[0]
+        per_second = Decimal(1) / 3600
+        with context.ledger.transaction() as tx:
+            tx.put_charge(
+                replace(
+                    known, usd=((20 + late) * per_second).quantize(Decimal("0.000001")), until=known.since + timedelta(seconds=20 + late)
+                )
+            )
+        context.books.bill(str((20 * per_second).quantize(Decimal("0.000001"))), NOW + timedelta(minutes=20))
+        priced = replace(rental, usd_per_hour=Decimal(1))
+        assert billing.settle(context, context.ledger.run("r"), priced) is taken
