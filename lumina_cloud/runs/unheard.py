@@ -38,19 +38,24 @@ class Window:
     most: int
     """How many machines may have come of them."""
     usd_per_hour: Decimal
+    asked: tuple[datetime, ...] = ()
+    """When each create was sent."""
 
 
-def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta) -> Window | None:
-    """Return it by the provider's clock, which ours is `ahead` of; None where every create was answered."""
+def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta, *, exact: bool = False) -> Window | None:
+    """Return it by the provider's clock, which ours is `ahead` of; None where every create was answered, and was seen to make one machine.
+
+    That a create made two is thought of only where the bill is `exact` and says when a machine began.
+    """
     mine = [e for e in events if e.rental_id == rental_id]
     creates = [e.at for e in mine if e.kind == CREATE]
     heard = [e.at for e in mine if e.kind == HEARD]
-    alone = any(e.kind == END_UNSEEN for e in mine)
+    alone = exact and any(e.kind == END_UNSEEN for e in mine)
     ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (alone and e.kind == GONE))]
     most = len(creates) - len(heard[:1]) + alone
     if most < 1 or not creates or not ends:
         return None
-    return Window(creates[0] - ahead, max(ends) - ahead, most, usd_per_hour)
+    return Window(creates[0] - ahead, max(ends) - ahead, most, usd_per_hour, tuple(at - ahead for at in creates))
 
 
 def presumed(windows: Mapping[str, Window], charges: Sequence[Charge], known: Collection[str], bucket: timedelta) -> dict[str, set[str]]:
@@ -72,9 +77,12 @@ def presumed(windows: Mapping[str, Window], charges: Sequence[Charge], known: Co
 
 
 def _may_be(of: Window, its: Sequence[Charge], bucket: timedelta) -> bool:
+    began = min(c.since for c in its)
+    if not bucket and of.asked and not any(abs(began - at) <= SLACK for at in of.asked):
+        return False
     most_usd = of.usd_per_hour * PRICE_SLACK * Decimal(repr((of.until - of.since + SLACK).total_seconds())) / 3600
     return (
-        min(c.since for c in its) >= of.since - bucket - SLACK
+        began >= of.since - bucket - SLACK
         and max(c.until for c in its) <= of.until + bucket + SLACK
         and sum((c.usd for c in its), Decimal(0)) <= most_usd
     )

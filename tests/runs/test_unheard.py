@@ -27,20 +27,30 @@ def events(*kinds):
 
 
 def test_a_window_is_there_while_a_create_has_no_answer():
-    create, heard, unseen = unheard.CREATE, unheard.HEARD, unheard.UNSEEN
+    create, heard = unheard.CREATE, unheard.HEARD
     assert unheard.window(events(create, heard), "r-1", PRICE, timedelta(0)) is None
     assert unheard.window(events(create), "r-1", PRICE, timedelta(0)) is None, "it is not known yet what came of it"
+    at = (NOW - HOUR, NOW + MINUTE - HOUR)
     twice = unheard.window(events(create, create, heard), "r-1", PRICE, HOUR)
-    assert twice == unheard.Window(NOW - HOUR, NOW + 2 * MINUTE - HOUR, 1, PRICE), "by the provider's clock"
-    assert unheard.window(events(create, create, unseen), "r-1", PRICE, timedelta(0)).most == 2
-    gone = unheard.window(events(create, heard, unheard.END_UNSEEN, unheard.GONE), "r-1", PRICE, timedelta(0))
-    assert gone == unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE), "nobody was there to see whether its create had made two"
+    assert twice == unheard.Window(NOW - HOUR, NOW + 2 * MINUTE - HOUR, 1, PRICE, at), "by the provider's clock"
+    assert unheard.window(events(create, create, unheard.UNSEEN), "r-1", PRICE, timedelta(0)).most == 2
+    unseen = events(create, heard, unheard.END_UNSEEN, unheard.GONE)
+    gone = unheard.window(unseen, "r-1", PRICE, timedelta(0), exact=True)
+    assert gone == unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE, (NOW,)), "nobody was there to see whether its create had made two"
+    assert unheard.window(unseen, "r-1", PRICE, timedelta(0)) is None, "a bill by the hour could mean any pod"
     assert unheard.window(events(create, heard, unheard.GONE), "r-1", PRICE, timedelta(0)) is None
     assert unheard.window(events(create, create, heard), "r-2", PRICE, timedelta(0)) is None, "of another rental"
 
 
 def test_the_pod_of_a_lost_reply_is_its_rentals():
     assert unheard.presumed({"r-1": WINDOW}, [line()], {"known"}, HOUR) == {"r-1": {"pod"}}
+
+
+def test_an_exact_bill_says_when_a_machine_began():
+    of = replace(WINDOW, asked=(NOW,))
+    soon, late = (line(since=NOW + wait, until=NOW + 2 * MINUTE) for wait in (timedelta(seconds=20), timedelta(seconds=50)))
+    assert unheard.presumed({"r-1": of}, [soon], (), timedelta(0)) == {"r-1": {"pod"}}
+    assert unheard.presumed({"r-1": of}, [late], (), timedelta(0)) == {}
 
 
 def test_a_known_a_dearer_an_older_and_a_later_one_are_not():
