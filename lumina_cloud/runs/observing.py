@@ -192,7 +192,7 @@ class Observer:
         lived = (self.context.clock.now() - rental.intended_at).total_seconds() if rental is not None else 0.0
         boot = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=self.context.machines.rehearsal)
         machine = self._machine(rental, instance, lived)
-        allowed = math.inf if rental is None else self.allowed_seconds(run, rental)
+        allowed = math.inf if rental is None else allowed_seconds(self.context, run, rental)
         events = self.context.ledger.events(run.run_id) if rental is not None else []
         behind = rental is not None and extending.is_behind(events, rental.rental_id)
         told = extending.told_at(events, rental.rental_id) if rental is not None else None
@@ -226,11 +226,6 @@ class Observer:
             return None
         return (self.context.clock.now() - rental.work_ended_at).total_seconds()
 
-    def allowed_seconds(self, run: RunRecord, rental: RentalRecord) -> float:
-        """Return how long this rental may live under the run's cap, what earlier rentals cost taken off."""
-        earlier = sum((c.usd for c in self.context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), Decimal(0))
-        return caps.longest_seconds(run.seconds_cap, run.usd_cap, earlier, rental.usd_per_hour)
-
     @staticmethod
     def _machine(rental: RentalRecord | None, instance: Instance | None, lived: float) -> Machine:
         if instance is None:
@@ -240,6 +235,12 @@ class Observer:
         if instance.state == "ended":
             return "gone"
         return "creating" if instance.state == "running" and instance.address is None else instance.state
+
+
+def allowed_seconds(context: Context, run: RunRecord, rental: RentalRecord) -> float:
+    """Return how long a rental may live under its run's cap, what earlier rentals cost taken off."""
+    earlier = sum((c.usd for c in context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), Decimal(0))
+    return caps.longest_seconds(run.seconds_cap, run.usd_cap, earlier, rental.usd_per_hour)
 
 
 def _end_after(told: datetime, rental: RentalRecord, run: RunRecord) -> float:
