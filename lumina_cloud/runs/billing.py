@@ -198,7 +198,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """Write a bill down in the place of our own reading, which is kept and counts no more; return whether it was taken.
 
     One that may be incomplete, and is smaller than our reading, is not. That a whole one leaves a machine out is believed of one that was
-    seen for a moment only, or not at all: any other's reading stays, and `lumina costs --check` tells of it.
+    seen for a moment only, or that never came up: any other's reading stays, and `lumina costs --check` tells of it.
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
@@ -208,7 +208,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
-    believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD
+    believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD or rental.ready_at is None
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumina_cloud.core import units
+from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import (
     CredentialsError,
     DiskError,
@@ -316,6 +316,9 @@ class Controller:
 
 def _words(seen: Seen, reason: Reason) -> str:
     """Return the provider's own words about a machine that failed, empty where it has none."""
-    if reason in ("machine_lost", "interrupted", "boot_timeout", "machine_unreachable") and seen.instance is not None:
-        return seen.instance.detail
-    return ""
+    rental, instance = seen.rental, seen.instance
+    if rental is None or instance is None:
+        return ""
+    if reason == "price_rose":
+        return f"{rental.provider} asks {money.show(instance.usd_per_hour)} an hour, and offered {money.show(rental.usd_per_hour)}"
+    return instance.detail if reason in ("machine_lost", "interrupted", "boot_timeout", "machine_unreachable") else ""

@@ -50,6 +50,8 @@ class Facts:
     machine: Machine = "unknown"
     interrupted: bool = False
     """Its provider took it away."""
+    price_rose: bool = False
+    """While it boots it costs more than its offer said."""
     booting_seconds: float = 0.0
     boot_deadline_seconds: float = BOOT_DEADLINE_SECONDS
     key_changed: bool = False
@@ -123,6 +125,8 @@ def _booting(facts: Facts) -> Decision:
     if facts.cap_near:
         # What is left pays for its end, and for no step any more.
         return Decision("end", "cap_reached")
+    if facts.price_rose:
+        return Decision("end", "price_rose")
     late = facts.booting_seconds > facts.boot_deadline_seconds
     if facts.machine == "running" and not facts.key_changed and not facts.unreachable_seconds:
         return Decision("mark_ready")

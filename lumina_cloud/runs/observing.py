@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core.errors import HostKeyChanged, NotFound, ProviderError, Unreachable
-from lumina_cloud.runs import caps, extending, ingest, machines, shipping, terms
+from lumina_cloud.runs import caps, extending, ingest, machines, offers, shipping, terms
 from lumina_cloud.runs.decide import Facts
 from lumina_cloud.runs.states import WAITED_FOR
 
@@ -204,6 +204,7 @@ class Observer:
             rental=rental.state if rental is not None else None,
             machine=machine,
             interrupted=instance is not None and instance.interrupted,
+            price_rose=instance is not None and rental is not None and offers.is_dearer(rental, instance.usd_per_hour),
             booting_seconds=lived,
             boot_deadline_seconds=boot,
             lease_ran_out=rental is not None and not contact.present and self._unheard(rental) > of_run.lease_seconds,

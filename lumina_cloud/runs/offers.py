@@ -47,6 +47,11 @@ def again(context: Context, run: RunRecord, of_run: Terms, rental: RentalRecord)
     return _best(context, run, [o for o in fitting if o.offer_id == rental.offer_id] or fitting)
 
 
+def is_dearer(rental: RentalRecord, usd_per_hour: Decimal) -> bool:
+    """Whether a machine that was just rented costs more than its offer said, by more than prices move meanwhile."""
+    return rental.provider != "local" and usd_per_hour > rental.usd_per_hour * PRICE_SLACK
+
+
 def _sure(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
     """Return an on-demand offer where the run's deadline demands one and its cap pays for the rest of the work on it."""
     config = trainer.config.from_json(run.config_json).training

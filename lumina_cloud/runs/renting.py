@@ -198,12 +198,8 @@ def abandon(context: Context, run: RunRecord, rental: RentalRecord) -> None:
 
 
 def mark_ready(context: Context, seen: Seen, rental: RentalRecord) -> None:
-    """Take a machine that came up, or end a run whose machine asks more than its offer said."""
-    run, instance = seen.run, seen.instance
-    if instance is not None and rental.provider != "local" and instance.usd_per_hour > rental.usd_per_hour * offers.PRICE_SLACK:
-        detail = f"{rental.provider} asks {money.show(instance.usd_per_hour)} an hour, and offered {money.show(rental.usd_per_hour)}"
-        moves.end_work(context, run, "price_rose", detail)
-        return
+    """Take a machine that came up."""
+    run = seen.run
     if rental.provider != "local":
         conclude.end_twins(context, rental)
     known = context.machines.known_before_contact(rental)

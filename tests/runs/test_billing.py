@@ -64,7 +64,15 @@ def ended(tmp_path, provider="runpod", behind=0.0):
     """A rental that ended a moment ago, and that we metered half an hour of for fifty cents."""
     clock, books = Clock(), Books(behind)
     ledger = Ledger.open(tmp_path, clock)
-    rental = a_rental("r", provider=provider, state="ended", instance_id="i-1", intended_at=NOW - timedelta(minutes=30), ended_at=NOW)
+    rental = a_rental(
+        "r",
+        provider=provider,
+        state="ended",
+        instance_id="i-1",
+        intended_at=NOW - timedelta(minutes=30),
+        ready_at=NOW - timedelta(minutes=29),
+        ended_at=NOW,
+    )
     shift = timedelta(seconds=behind)
     metered = a_charge("r", usd="0.50", since=NOW - timedelta(minutes=30) - shift, until=NOW - shift)
     metered = replace(metered, charge_id="r-1-time", provider=provider)
@@ -110,9 +118,12 @@ def test_a_clock_that_is_a_day_wrong_hides_no_bill(tmp_path, behind):
         assert context.ledger.spent("r") == Decimal("0.499")
 
 
-@pytest.mark.parametrize(("reading", "stays"), [("0.004", "0"), ("0.50", "0.50")])
-def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_only(tmp_path, reading, stays):
-    with ended(tmp_path) as (context, _rental):
+@pytest.mark.parametrize(("reading", "came_up", "stays"), [("0.004", True, "0"), ("0.50", True, "0.50"), ("0.50", False, "0")])
+def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_or_of_one_that_never_came_up(tmp_path, reading, came_up, stays):
+    with ended(tmp_path) as (context, rental):
+        if not came_up:
+            with context.ledger.transaction() as tx:
+                tx.update_rental(rental.rental_id, ready_at=None)
         known = context.ledger.charges("r")[0]
         with context.ledger.transaction() as tx:
             tx.put_charge(replace(known, usd=Decimal(reading)))

@@ -162,3 +162,10 @@ WAITING = Facts(run="finishing", rental="ready", machine="running", unreachable_
 )
 def test_a_machine_that_is_out_of_reach_keeps_its_results_for_a_while(known, action):
     assert decide(known).action == action
+
+
+def test_a_machine_that_costs_more_than_its_offer_said_is_given_back_while_it_boots():
+    booting = Facts("provisioning", rental="booting", machine="creating", price_rose=True)
+    assert decide(booting) == Decision("end", "price_rose")
+    assert decide(replace(booting, machine="running")) == Decision("end", "price_rose")
+    assert decide(replace(booting, stop_requested=True)) == Decision("end", "stopped_by_user")
