@@ -75,13 +75,16 @@ def settle(context: Context, run: RunRecord, rental: RentalRecord) -> bool:
         _by_the_log(context, rental, provider)
     if not isinstance(provider, HasCharges) or rental.instance_id is None:
         return False
-    ids = {rental.instance_id, *twins(context, rental)}
     since = _since(context, rental)
     give_up = context.clock.monotonic() + WAIT_SECONDS
     last: list[Charge] | None = None
     while True:
         with suppress(ProviderError):
-            charges = [c for c in provider.charges(since) if c.instance_id in ids]
+            rows = list(provider.charges(since))
+            if rental.provider not in BY_THE_HOUR:
+                _name_the_unheard(context, rental.provider, [rental], rows)
+            ids = {rental.instance_id, *twins(context, rental)}
+            charges = [c for c in rows if c.instance_id in ids]
             if charges and charges == last:
                 break
             last = charges or None

@@ -9,7 +9,7 @@ import pytest
 
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.runs import billing, conclude
+from lumina_cloud.runs import billing, conclude, unheard
 from providers.contract import Charge
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run
 
@@ -184,3 +184,22 @@ def test_of_a_machine_that_was_there_for_a_moment_the_bill_may_be_some_seconds_s
         context.books.bill(str((20 * per_second).quantize(Decimal("0.000001"))), NOW + timedelta(minutes=20))
         priced = replace(rental, usd_per_hour=Decimal(1))
         assert billing.settle(context, context.ledger.run("r"), priced) is taken
+
+
+def test_the_machine_of_a_lost_reply_is_paid_for_with_the_one_that_came_after_it(tmp_path):
+    """The first create's controller died before it wrote its answer down; that machine had ended by itself when the second was made."""
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        for at in (began - timedelta(minutes=10), began):
+            context.clock.at = at
+            with context.ledger.transaction() as tx:
+                tx.add_event(unheard.CREATE, run_id="r", rental_id="r-1")
+        with context.ledger.transaction() as tx:
+            tx.add_event(unheard.HEARD, run_id="r", rental_id="r-1", instance="i-1")
+        context.clock.at = NOW
+        context.books.bill("0.50", NOW)
+        first = Charge("first", "i-0", "gpu", Decimal("0.02"), began - timedelta(minutes=10), began - timedelta(minutes=8))
+        strangers = Charge("theirs", "x", "gpu", Decimal("0.02"), began - timedelta(minutes=5), began - timedelta(minutes=4))
+        context.books.rows += [first, strangers]
+        assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal("0.52")
