@@ -129,8 +129,8 @@ def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], 
     windows = {}
     for rental in rentals:
         ahead = timedelta(seconds=skew(context, rental) or 0.0)
-        events, exact = ledger.events(rental.run_id), name not in BY_THE_HOUR
-        of = unheard.window(events, rental.rental_id, rental.usd_per_hour, ahead, exact=exact)
+        own = sum((c.usd for c in charges if c.instance_id == rental.instance_id), Decimal(0))
+        of = unheard.window(ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead, own)
         if of is not None:
             windows[rental.rental_id] = of
     if not windows:

@@ -40,22 +40,25 @@ class Window:
     usd_per_hour: Decimal
     asked: tuple[datetime, ...] = ()
     """When each create was sent."""
+    twin_of_usd: Decimal | None = None
+    """What a machine was billed that may have been made together with another."""
 
 
-def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta, *, exact: bool = False) -> Window | None:
+def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta, own_usd: Decimal) -> Window | None:
     """Return it by the provider's clock, which ours is `ahead` of; None where every create was answered, and was seen to make one machine.
 
-    That a create made two is thought of only where the bill is `exact` and says when a machine began.
+    `own_usd` is what the rental's known machine was billed: one that was made with it, and ended as it was told, cost about the same.
     """
     mine = [e for e in events if e.rental_id == rental_id]
     creates = [e.at for e in mine if e.kind == CREATE]
     heard = [e.at for e in mine if e.kind == HEARD]
-    alone = exact and any(e.kind == END_UNSEEN for e in mine)
-    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (alone and e.kind == GONE))]
-    most = len(creates) - len(heard[:1]) + alone
-    if most < 1 or not creates or not ends:
+    unanswered = len(creates) - len(heard[:1])
+    twin = not unanswered and any(e.kind == END_UNSEEN for e in mine)
+    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (twin and e.kind == GONE))]
+    if not creates or not ends or not (unanswered or twin):
         return None
-    return Window(creates[0] - ahead, max(ends) - ahead, most, usd_per_hour, tuple(at - ahead for at in creates))
+    asked = tuple(at - ahead for at in creates)
+    return Window(asked[0], max(ends) - ahead, unanswered or 1, usd_per_hour, asked, own_usd if twin else None)
 
 
 def presumed(windows: Mapping[str, Window], charges: Sequence[Charge], known: Collection[str], bucket: timedelta) -> dict[str, set[str]]:
@@ -80,9 +83,9 @@ def _may_be(of: Window, its: Sequence[Charge], bucket: timedelta) -> bool:
     began = min(c.since for c in its)
     if not bucket and of.asked and not any(abs(began - at) <= SLACK for at in of.asked):
         return False
+    usd = sum((c.usd for c in its), Decimal(0))
+    slack_usd = of.usd_per_hour * PRICE_SLACK * Decimal(repr(SLACK.total_seconds())) / 3600
+    if bucket and of.twin_of_usd is not None and abs(usd - of.twin_of_usd) > slack_usd:
+        return False
     most_usd = of.usd_per_hour * PRICE_SLACK * Decimal(repr((of.until - of.since + SLACK).total_seconds())) / 3600
-    return (
-        began >= of.since - bucket - SLACK
-        and max(c.until for c in its) <= of.until + bucket + SLACK
-        and sum((c.usd for c in its), Decimal(0)) <= most_usd
-    )
+    return began >= of.since - bucket - SLACK and max(c.until for c in its) <= of.until + bucket + SLACK and usd <= most_usd

@@ -13,7 +13,7 @@ from providers.contract import Charge
 from tests.ledger.conftest import NOW
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-PRICE = Decimal("0.36")
+PRICE, OWN = Decimal("0.36"), Decimal("0.012")
 WINDOW = unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE)
 BUCKET = NOW.replace(minute=0, second=0, microsecond=0)
 
@@ -28,18 +28,17 @@ def events(*kinds):
 
 def test_a_window_is_there_while_a_create_has_no_answer():
     create, heard = unheard.CREATE, unheard.HEARD
-    assert unheard.window(events(create, heard), "r-1", PRICE, timedelta(0)) is None
-    assert unheard.window(events(create), "r-1", PRICE, timedelta(0)) is None, "it is not known yet what came of it"
+    assert unheard.window(events(create, heard), "r-1", PRICE, timedelta(0), OWN) is None
+    assert unheard.window(events(create), "r-1", PRICE, timedelta(0), OWN) is None, "it is not known yet what came of it"
     at = (NOW - HOUR, NOW + MINUTE - HOUR)
-    twice = unheard.window(events(create, create, heard), "r-1", PRICE, HOUR)
+    twice = unheard.window(events(create, create, heard), "r-1", PRICE, HOUR, OWN)
     assert twice == unheard.Window(NOW - HOUR, NOW + 2 * MINUTE - HOUR, 1, PRICE, at), "by the provider's clock"
-    assert unheard.window(events(create, create, unheard.UNSEEN), "r-1", PRICE, timedelta(0)).most == 2
+    assert unheard.window(events(create, create, unheard.UNSEEN), "r-1", PRICE, timedelta(0), OWN).most == 2
     unseen = events(create, heard, unheard.END_UNSEEN, unheard.GONE)
-    gone = unheard.window(unseen, "r-1", PRICE, timedelta(0), exact=True)
-    assert gone == unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE, (NOW,)), "nobody was there to see whether its create had made two"
-    assert unheard.window(unseen, "r-1", PRICE, timedelta(0)) is None, "a bill by the hour could mean any pod"
-    assert unheard.window(events(create, heard, unheard.GONE), "r-1", PRICE, timedelta(0)) is None
-    assert unheard.window(events(create, create, heard), "r-2", PRICE, timedelta(0)) is None, "of another rental"
+    gone = unheard.window(unseen, "r-1", PRICE, timedelta(0), OWN)
+    assert gone == unheard.Window(NOW, NOW + 3 * MINUTE, 1, PRICE, (NOW,), OWN), "nobody was there to see whether its create had made two"
+    assert unheard.window(events(create, heard, unheard.GONE), "r-1", PRICE, timedelta(0), OWN) is None
+    assert unheard.window(events(create, create, heard), "r-2", PRICE, timedelta(0), OWN) is None, "of another rental"
 
 
 def test_the_pod_of_a_lost_reply_is_its_rentals():
@@ -51,6 +50,13 @@ def test_an_exact_bill_says_when_a_machine_began():
     soon, late = (line(since=NOW + wait, until=NOW + 2 * MINUTE) for wait in (timedelta(seconds=20), timedelta(seconds=50)))
     assert unheard.presumed({"r-1": of}, [soon], (), timedelta(0)) == {"r-1": {"pod"}}
     assert unheard.presumed({"r-1": of}, [late], (), timedelta(0)) == {}
+
+
+def test_the_second_of_one_create_cost_about_what_the_first_did():
+    of = replace(WINDOW, twin_of_usd=OWN)
+    assert unheard.presumed({"r-1": of}, [line(usd="0.0145")], (), HOUR) == {"r-1": {"pod"}}
+    assert unheard.presumed({"r-1": of}, [line(usd="0.0155")], (), HOUR) == {}
+    assert unheard.presumed({"r-1": of}, [line(usd="0.008")], (), HOUR) == {}
 
 
 def test_a_known_a_dearer_an_older_and_a_later_one_are_not():
