@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lumina_cloud.remote import guard
+from lumina_cloud.runs import extending
 from lumina_cloud.runs.states import FINAL, REASONS
 
 GUARDED = ("vastai", "runpod")
@@ -198,6 +200,11 @@ class Life:
             return ZERO
         return self.usd / Decimal(repr(max(seconds, step))) * step
 
+    def costs_more_than(self, usd_per_hour: Decimal) -> bool:
+        """Whether it was billed at more than that, on average and by more than a bill rounds."""
+        seconds = Decimal(repr(min(self.ended, 1e12) - self.created))
+        return self.usd > usd_per_hour * seconds / 3600 * Decimal("1.02") + Decimal("0.0001")
+
     @cached_property
     def words(self) -> str:
         return f"{self.provider} {self.id} ({self.tag})"
@@ -272,6 +279,9 @@ def _no_instance_outlives_its_guard(evidence: Evidence, ours: Sequence[Life], ve
         if rental is None or one.provider not in GUARDED or one.ended > one.guarded_until + SLACK_SECONDS:
             continue
         run = runs[rental.run_id]
+        if run.run_id in {left.run_id for left in evidence.abandoned} and _rose(evidence, run.run_id):
+            # It ended by the price that it was told.
+            continue
         cap = evidence.caps.get(run.run_id, run.usd_cap)
         room = cap - sum((o.usd for o in ours if o.ended <= one.created and _run_of(o, rentals) == run.run_id), ZERO)
         allowed = min(run.seconds_cap, float(max(ZERO, room) / rental.usd_per_hour * 3600))
@@ -296,7 +306,14 @@ def _no_lease_is_outlived(evidence: Evidence, ours: Sequence[Life], rentals: Map
 
 
 def _partitioned(one: Life) -> float:
-    return 60.0 * sum(line["what"] == "network_partition" for line in one.lines)
+    """Return for how long its guard could not end a machine: it reached nobody, or its provider refused until it was switched off."""
+    refused = any(line.get("why") == "powered off" for line in one.lines)
+    return 60.0 * sum(line["what"] == "network_partition" for line in one.lines) + guard.POWER_OFF_AFTER * refused
+
+
+def _rose(evidence: Evidence, run_id: str) -> bool:
+    """Whether a price rose under a machine of a run, and was seen to."""
+    return any(e.kind == extending.PRICE_ROSE and e.run_id == run_id for e in evidence.events)
 
 
 def _the_ledger_is_the_bill(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> None:
@@ -323,7 +340,7 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
     """I4, but for one billing step per rental. Bills only grow, so the end of all is their highest.
 
     Where a machine cannot end itself, for its provider's sake or because nothing runs on it any more (it was taken away, and its disk is
-    billed), and nobody was there, no cap can hold: the user was told, and took that upon himself.
+    billed), and nobody was there, no cap can hold: the user was told, and took that upon himself. Nor can it where a price rises meanwhile.
     """
     alone = {left.run_id for left in evidence.abandoned}
     rentals = {r.tag: r for r in evidence.rentals}
@@ -334,7 +351,8 @@ def _caps_hold(evidence: Evidence, ours: Sequence[Life], verdict: Verdict) -> No
         mine = by_run[run.run_id]
         over = sum((one.usd for one in mine), ZERO) - evidence.caps.get(run.run_id, run.usd_cap)
         deaf = any(one.ended > one.guarded_until + SLACK_SECONDS for one in mine)
-        if run.run_id in alone and (run.provider not in GUARDED or deaf):
+        rose = any(one.costs_more_than(rentals[one.tag].usd_per_hour) for one in mine) or _rose(evidence, run.run_id)
+        if run.run_id in alone and (run.provider not in GUARDED or deaf or rose):
             verdict.unguarded_over_cap_usd_max = max(verdict.unguarded_over_cap_usd_max, over)
             continue
         verdict.over_cap_usd_max = max(verdict.over_cap_usd_max, over)

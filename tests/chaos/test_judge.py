@@ -190,3 +190,15 @@ def test_a_start_from_before_a_checkpoint_that_was_at_home_and_one_that_is_gone(
     assert (again.checkpoints_lost, {f.invariant for f in again.findings}) == (1, {"checkpoint"})
     (tmp_path / "checkpoints/step-8/model").write_bytes(b"spoiled")
     assert judge(well).checkpoints_lost == 1
+
+
+def test_a_price_that_rose_excuses_what_was_spent_while_nobody_was_there_and_nothing_else(well):
+    """Under a cap of thirty cents a machine at $1 an hour may live 18 minutes; it lived thirty."""
+    dear = replace(well, caps={"r": Decimal("0.30")})
+    risen = replace(dear, events=[*well.events, event("rental.price_rose", 300, 9)])
+    left = Abandoned("r", at(0).timestamp(), at(0).timestamp(), 900.0)
+    assert breaches(dear) == {"I2", "I4"}
+    assert breaches(risen) == {"I2", "I4"}, "somebody was there, and could have known"
+    assert breaches(replace(dear, abandoned=[left])) == {"I2", "I4"}, "no price rose"
+    assert breaches(replace(risen, abandoned=[left])) == set()
+    assert judge(replace(risen, abandoned=[left])).unguarded_over_cap_usd_max == Decimal("0.20")

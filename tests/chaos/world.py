@@ -428,9 +428,12 @@ class World:
         self.hub.run(lambda: self.hub.now > later)
 
     def _unattended(self) -> list[Abandoned]:
-        """Return the runs on machines that cannot end themselves whose controllers were killed, stopped, or without a network at times."""
+        """Return the runs whose controllers were killed, stopped, or without a network at times.
+
+        On machines that cannot end themselves no cap holds then, nor on any whose price rises meanwhile.
+        """
         numbers = {name.partition("#")[0].rpartition(" ")[2] for name in self.computer.disturbed}
-        alone = [one for one in self.launches if one.provider == "lambda" and (self.outages or str(one.number) in numbers)]
+        alone = [one for one in self.launches if self.outages or str(one.number) in numbers]
         return [Abandoned(one.run_id, BEGAN, BEGAN, one.terms.lease_seconds) for one in alone if one.run_id]
 
     def _judged(self) -> Outcome:
