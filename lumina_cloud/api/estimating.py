@@ -30,12 +30,20 @@ BASIS = "modelled"
 SIGNIFICANT = 6
 
 
+UNSAID = ("", "-", "?", "null", "none", "nan", "n/a", "na", "unknown", "not stated", "not said", "not given")
+SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
 def _count(value: object) -> object:
-    """Accept whole numbers however they are written (`8`, `8.0`, `"8"`); an empty text is unknown."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "nan", "n/a")):
+    """Accept whole numbers however they are written (`8`, `8.0`, `"8"`, `"50,304"`, `"6.7B"`); an empty text is unknown."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNSAID):
         return None
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
+    if isinstance(value, str):
+        plain = value.strip().lower().replace(",", "").replace("_", "")
+        scale = SUFFIXES.get(plain[-1:])
+        value = round(float(plain[:-1]) * scale) if scale else plain
     number = float(value) if isinstance(value, str | int | float) else math.nan
     if not math.isfinite(number):
         raise ValueError("a finite number")
@@ -47,18 +55,26 @@ def _count(value: object) -> object:
 def _text(value: object) -> object:
     if value is None:
         return None
+    if isinstance(value, dict):
+        value = [f"{name}={item}" for name, item in value.items()]
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     text = str(value).strip()
-    return None if text.lower() in ("", "null", "nan", "n/a", "unknown", "not stated") else text
+    # "none" is something said: no offloading, no recomputation.
+    return None if text.lower() in UNSAID and text.lower() != "none" else text
 
 
 def _flag(value: object) -> object:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNSAID):
         return None
     if isinstance(value, str):
-        return value.strip().lower() in ("1", "1.0", "true", "yes")
+        return value.strip().lower() in ("1", "1.0", "true", "yes", "y", "t", "gated", "tied", "swiglu", "geglu", "reglu")
     return bool(value)
+
+
+def _model(value: object) -> object:
+    """Accept a model's name alone: a size in it is taken."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 Count = Annotated[int | None, BeforeValidator(_count)]
@@ -108,7 +124,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: ModelRequest
+    model: Annotated[ModelRequest, BeforeValidator(_model)]
     gpu: str | GpuSpecs
     gpu_specs: GpuSpecs | None = None
     n_gpus: Count = None

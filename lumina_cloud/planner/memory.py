@@ -67,10 +67,12 @@ GATHERED_WHOLE = frozenset({"litgpt"})
 all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
 """Frameworks whose published figures are the driver's: with the context and all that torch's allocator has reserved."""
+NO_ACTIVATIONS = frozenset({"gradients", "unsharded gradients", "logits and loss"})
+"""Of the items where forward turns into backward."""
 FUSED_STEP = frozenset(
     {
         *("torchtitan", "torchtune", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "deepspeed", settings.OURS),
-        *("nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
+        *(settings.JAX, "nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
     }
 )
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
@@ -145,7 +147,11 @@ def _counted(shape: Shape, setting: Setting, gpu: Gpu) -> _Counted:
     moments = [_turning(shape, setting, gpu), _backward_ends(shape, setting)]
     on_cpu = gpu.device == "cpu"
     if not on_cpu:
-        moments.append(_stepping(shape, setting))
+        step = _stepping(shape, setting)
+        if setting.framework in DRIVER_READING and "fp32 gradients at the step" in step and setting.states.gradients < 4:
+            # The flat fp32 copies of 16-bit gradients don't fit into the blocks that activations left behind.
+            step["blocks left by activations"] = sum(size for name, size in moments[0].items() if name not in NO_ACTIVATIONS)
+        moments.append(step)
     sizes = [sum(found.values()) for found in moments]
     working = max(sizes)
     peak = moments[sizes.index(working)]
@@ -212,10 +218,27 @@ def _within(interval: Interval, upper: float) -> Interval:
 def local_parameters(shape: Shape, setting: Setting) -> float:
     """Parameters of one replica's part on a GPU: after tensor, pipeline and expert parallelism, before any sharding."""
     dense = shape.parameters - shape.expert_parameters
-    blocks = dense - shape.embedding_parameters + shape.expert_parameters / setting.expert
+    blocks = dense - shape.embedding_parameters
     # The first pipeline stage holds the embedding beside its blocks, the last the head (or the embedding again, where tied).
     embedding = shape.embedding_parameters if setting.pipeline == 1 else shape.vocab * shape.d_model
-    return (blocks / setting.pipeline + embedding) / setting.tensor
+    return (blocks / setting.pipeline + embedding) / setting.tensor + shape.expert_parameters / _expert_parts(setting)
+
+
+def _expert_parts(setting: Setting) -> int:
+    """Return into how many parts the experts are cut: by tensor parallelism too, where that many GPUs are there."""
+    parts = setting.expert * setting.pipeline * setting.tensor
+    return parts if parts <= setting.n_gpus else setting.expert * setting.pipeline
+
+
+def _own_share(shape: Shape, setting: Setting, from_stage: int) -> float:
+    """Return how many parameters' worth a GPU holds of something that is sharded from a stage on.
+
+    An expert that expert parallelism has placed is replicated, and so sharded, over fewer GPUs than the rest.
+    """
+    n, shard = local_parameters(shape, setting), _shard(setting, from_stage)
+    parts = _expert_parts(setting)
+    experts = shape.expert_parameters / parts
+    return (n - experts) / shard + experts / max(1.0, shard * setting.pipeline * setting.tensor / parts)
 
 
 def _shard(setting: Setting, from_stage: int) -> int:
@@ -227,13 +250,14 @@ def _states(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that stay from the first step to the last."""
     n, s = local_parameters(shape, setting), setting.states
     to_host = setting.offload != "none"
-    weights = n * s.weights / _shard(setting, 3)
+    weights = _own_share(shape, setting, 3) * s.weights
+    sharded = _own_share(shape, setting, 1) * s.trained
     if _weights_at_host(setting):
         weights = 0.0
     return {
         "weights": weights,
-        "optimizer moments": 0.0 if to_host else n * s.trained * s.moments / _shard(setting, 1),
-        "fp32 master weights": 0.0 if to_host else n * s.trained * s.master / _shard(setting, 1),
+        "optimizer moments": 0.0 if to_host else sharded * s.moments,
+        "fp32 master weights": 0.0 if to_host else sharded * s.master,
         "communication buckets": _buckets(shape, setting, n),
         "gathered layers": _gathered(shape, setting, n),
         "cast weights": n * s.cast if setting.stage < 3 else 0.0,
@@ -270,26 +294,27 @@ def _gathered(shape: Shape, setting: Setting, n: float) -> float:
     embedding = shape.embedding_parameters / setting.tensor / setting.pipeline
     if setting.framework in GATHERED_WHOLE:
         return max(0.0, n * size - own / setting.states.weights * size)
-    if setting.framework in SAVED_WEIGHTS and setting.recompute == "none":
-        return max(0.0, n * size - own)
-    if setting.sharder == "zero":
-        live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
-        return max(0.0, min(live * size, n * setting.states.weights - own))
     if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
         return max(0.0, n * size)
-    # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
-    return max(0.0, min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own))
+    if setting.sharder == "zero":
+        live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
+        passing = min(live * size, n * setting.states.weights - own)
+    else:
+        # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
+        passing = min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own)
+    saved = n * size - own if setting.framework in SAVED_WEIGHTS and setting.recompute == "none" else 0.0
+    return max(0.0, passing, saved)
 
 
 def _gradients(shape: Shape, setting: Setting) -> float:
-    n, s = local_parameters(shape, setting), setting.states
+    s = setting.states
     if setting.gradient_freed:
         return max(shape.block_parameters, shape.embedding_parameters) * s.gradients / setting.tensor
-    whole = n * s.trained * s.gradients
+    held = _own_share(shape, setting, 2) * s.trained * s.gradients
     if setting.offload != "none":
         # Gradients leave for the host bucket by bucket; two buckets are in flight.
-        return min(whole / _shard(setting, 2), 2.0 * s.gradients * BUCKET_ELEMENTS)
-    return whole / _shard(setting, 2)
+        return min(held, 2.0 * s.gradients * BUCKET_ELEMENTS)
+    return held
 
 
 # --- the three moments ---------------------------------------------------------------------------------------------------
@@ -304,7 +329,8 @@ def _in_flight(setting: Setting) -> float:
     """Micro batches whose activations the first pipeline stage keeps at once (1F1B: Narayanan et al. 2021, arXiv 2104.04473)."""
     stages = min(setting.pipeline, setting.grad_accum)
     if setting.virtual_stages > 1 and setting.pipeline > 1:
-        return stages * (1 + (setting.pipeline - 1) / (setting.pipeline * setting.virtual_stages))
+        # Never more than there are.
+        return min(setting.grad_accum, stages * (1 + (setting.pipeline - 1) / (setting.pipeline * setting.virtual_stages)))
     return stages
 
 
@@ -383,7 +409,7 @@ def _stepping(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that are live while the optimizer steps."""
     if setting.offload != "none":
         return {"gradients": _gradients(shape, setting)}
-    n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+    n = _own_share(shape, setting, 1) * setting.states.trained
     found = {"gradients": _gradients(shape, setting)}
     if setting.sharder == "zero":
         # ZeRO unscales and clips its shard's gradients in fp32; sharded 16-bit ones are freed as those are made.
@@ -402,7 +428,7 @@ def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
         found = {"process": (measured + CPU_LATER_GIB) * units.GIB, "data preparation": CPU_PREPARATION_GIB * units.GIB}
         if shape.n_experts and setting.bytes_per_element == 2:
             found["kernels of experts"] = CPU_KERNELS_GIB * units.GIB
-        n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+        n = _own_share(shape, setting, 1) * setting.states.trained
         return {**found, "step beside activations": CPU_STEP_BYTES * n}
     groups = sum(degree > 1 for degree in (setting.tensor, setting.pipeline, setting.replicas))
     communicators = max(1, groups) if setting.n_gpus > 1 else 0

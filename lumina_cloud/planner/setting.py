@@ -20,6 +20,10 @@ Offloaded = Literal["none", "optimizer", "optimizer+parameters"]
 
 OURS = "lumina"
 """This project's own trainer, as a framework."""
+JAX = "jax"
+"""All that is compiled by XLA, whoever wrote it."""
+GPUS_PER_NODE = 8
+"""Where nothing is said."""
 
 
 @dataclass(frozen=True)
