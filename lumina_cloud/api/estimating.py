@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lumina_cloud.catalog import gpus, near_names
 from lumina_cloud.core import units
@@ -87,7 +87,7 @@ class ModelRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Text = None
+    name: Text = Field(default=None, validation_alias=AliasChoices("name", "model_name"))
     n_layers: Count = None
     d_model: Count = None
     n_heads: Count = None
@@ -127,6 +127,8 @@ class Request(BaseModel):
     model: Annotated[ModelRequest, BeforeValidator(_model)]
     gpu: str | GpuSpecs
     gpu_specs: GpuSpecs | None = None
+    model_name: Text = None
+    """Where the model itself has no name."""
     n_gpus: Count = None
     interconnect: Text = None
     micro_batch: Count = None
@@ -274,7 +276,8 @@ def _usable(gpu: Gpu) -> tuple[float, list[str]]:
 
 def _description(request: Request, gpu: Gpu) -> reading.Description:
     parts = request.model.model_dump()
-    rest = {name: getattr(request, name) for name in Request.model_fields if name not in ("model", "gpu", "gpu_specs")}
+    parts["name"] = parts["name"] or request.model_name
+    rest = {name: getattr(request, name) for name in Request.model_fields if name not in ("model", "model_name", "gpu", "gpu_specs")}
     return reading.Description(gpu=gpu, **parts, **rest)
 
 

@@ -79,7 +79,7 @@ _TELLTALES: tuple[tuple[str, str], ...] = (
     (r"fsdp2 bf16 param|fsdp2", "torchtitan"),
     (r"bf16 activations, muon", "modded-flex"),
     (r"muon.*sharded|nanochat", "nanochat"),
-    (r"bf16 pure \+|fused in backward", "torchtune"),
+    (r"bf16 pure|fused in backward", "torchtune"),
     (r"zero-?[123].*over dp|tp\d+ pp\d+ \+ zero", "megatron-deepspeed"),
     (r"deepspeed 3d", "megatron-deepspeed"),
     (r"zero-?(\+\+|[123])", "deepspeed"),
@@ -437,25 +437,38 @@ class Links:
     is_pcie: bool
 
 
+_RATE = r"([\d.]+)\s*(tbps|tb/s|tbit/s|gbyte/s|gbps|gb/s|gbit/s|gbe|g)\b"
+_CARDS = r"omni-?path|ib|infiniband|edr|hdr|ndr|efa|cx-?\d"
+
+
 def links(text: object) -> Links:
-    """Read `1600 Gbps node-node RoCE`, `400 Gb/s per GPU RDMA`, `PCIe, no NVLink`, `NVLink limited to 400 GB/s`."""
-    low = _low(text)
+    """Read `1600 Gbps node-node RoCE`, `400 Gb/s per GPU RDMA`, `PCIe, no NVLink`, `NVLink limited to 400 GB/s`, `8x400G InfiniBand`."""
+    # A capital B is a byte.
+    low = _low(re.sub(r"GB(ps|/s)", "gbyte/s", "" if text is None else str(text)))
     per_node = re.search(r"\b(\d+)\s*x\s*[a-z]?\w*\s*(?:per node|nvlink hosts?|hosts?)", low) or re.search(r"(\d+)[- ]gpu nodes?", low)
     nodes = int(per_node.group(1)) if per_node else None
-    network = None
-    per_gpu = re.search(r"([\d.]+)\s*(?:gb/s|gbps|gbit/s|g)\s*per gpu", low)
-    per_box = re.search(r"([\d.]+)\s*(tbps|tb/s|gbps|gbit/s)(?!\s*per gpu)", low)
-    several = re.search(r"(\d+)\s*x\s*(?:omni-?path|ib|infiniband|edr|hdr|ndr|efa|cx-?\d)\s*(\d{2,3})", low)
-    if per_gpu:
-        network = float(per_gpu.group(1)) / 8
-    elif several:
-        network = int(several.group(1)) * float(several.group(2)) / 8 / (nodes or 8)
-    elif per_box and "nvlink limited" not in low:
-        network = float(per_box.group(1)) * (1000 if per_box.group(2).startswith("t") else 1) / 8 / (nodes or 8)
-    elif "omni-path" in low or "omnipath" in low:
-        network = 100 / 8
-    elif "ethernet" in low:
-        network = 1.0
     cut = re.search(r"nvlink[^,;]*?(?:limited|cut)[^,;]*?([\d.]+)\s*gb", low)
     pcie = "pcie" in low and not _has(low, r"nvlink(?<!no nvlink)")
+    network = _network(re.sub(r"nv(link|switch)[^,;+:]*", "", low), nodes or GPUS_PER_NODE)
     return Links(nodes, network, float(cut.group(1)) / 2 if cut else None, pcie)
+
+
+def _network(low: str, nodes: int) -> float | None:
+    """Return 10^9 bytes/s per GPU between nodes, None where nothing is said."""
+    per_gpu = re.search(_RATE + r"\s*(?:per gpu|/gpu|each gpu)", low)
+    if per_gpu:
+        return _bytes_per_second(per_gpu)
+    several = re.search(rf"(\d+)\s*x\s*(?:{_CARDS})\s*(\d{{2,3}})", low)
+    if several:
+        return int(several.group(1)) * float(several.group(2)) / 8 / nodes
+    rate = re.search(r"(?:\b(\d+)\s*x\s*)?" + _RATE, low)
+    if rate:
+        return int(rate.group(1) or 1) * _bytes_per_second(rate, 2) / nodes
+    if "omni-path" in low or "omnipath" in low:
+        return 100 / 8
+    return 1.0 if "ethernet" in low else None
+
+
+def _bytes_per_second(found: re.Match[str], group: int = 1) -> float:
+    unit = found.group(group + 1)
+    return float(found.group(group)) * (1000 if unit.startswith("t") else 1) / (1 if unit == "gbyte/s" else 8)

@@ -8,7 +8,7 @@ live), or in the optimizer's step (its temporaries live). Items are those of the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from lumina_cloud.core import units
 from lumina_cloud.planner import own_blocks
 from lumina_cloud.planner import setting as settings
 from lumina_cloud.planner import shape as shapes
-from lumina_cloud.planner.activations import block, logit_bytes, loss_tokens
+from lumina_cloud.planner.activations import block, chunks_when_compiled, logit_bytes, loss_tokens
 from lumina_cloud.planner.constants import memory_constants
 from lumina_cloud.planner.estimate import Interval, MemoryItem
 
@@ -104,8 +104,8 @@ class Memory:
     """What the framework itself reports as its peak: without what lies outside torch's allocator."""
     host_gib: float
     states_gib: float
-    working_gib: float
-    """What comes and goes."""
+    most_gib: float
+    """What comes and goes, if what is not known costs most."""
     outside_gib: float
 
     def bounded(self, bound: float, *, split: bool) -> float:
@@ -113,11 +113,13 @@ class Memory:
 
         Of a model that is split, the states are uncertain too: stages and ranks differ.
         """
-        return self.states_gib * (bound if split else EXACT) + self.working_gib * bound + self.outside_gib
+        return self.states_gib * (bound if split else EXACT) + self.most_gib * bound + self.outside_gib
 
-    def room(self, usable_gib: float) -> float:
-        """Return the factor on what comes and goes that would just fit."""
-        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.working_gib if self.working_gib else math.inf
+    def room(self, usable_gib: float, *, split: bool) -> float:
+        """Return the bound that would just fit."""
+        if split:
+            return (usable_gib - self.outside_gib) / (self.states_gib + self.most_gib)
+        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.most_gib if self.most_gib else math.inf
 
 
 def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
@@ -169,8 +171,12 @@ def _counted(shape: Shape, setting: Setting, gpu: Gpu) -> _Counted:
 
 def upper_gib(shape: Shape, setting: Setting, gpu: Gpu) -> float:
     """Return `Memory.upper_gib` alone: what a search asks for many times."""
-    found = _counted(shape, setting, gpu)
+    found = _counted(shape, _careful(setting), gpu)
     return units.gib(found.kept * _states_bound(setting, found.bound) + found.working * found.bound + found.out)
+
+
+def _careful(setting: Setting) -> Setting:
+    return replace(setting, careful=True) if chunks_when_compiled(setting) else setting
 
 
 def _states_bound(setting: Setting, bound: float) -> float:
@@ -195,7 +201,7 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
         reported=_interval(found.kept, found.working, reported, off),
         host_gib=_host_gib(shape, setting),
         states_gib=units.gib(found.kept),
-        working_gib=units.gib(found.working),
+        most_gib=units.gib(_counted(shape, _careful(setting), gpu).working),
         outside_gib=units.gib(found.out),
     )
 

@@ -82,6 +82,8 @@ class Setting:
     virtual_stages: int = 1
     """Chunks per pipeline stage (interleaving)."""
     overlapped_tensor: bool = False
+    careful: bool = False
+    """Whether what is not known is taken as it costs most memory: what a bound is counted by."""
 
     @property
     def tokens(self) -> float:

@@ -405,7 +405,7 @@ def by_run(row: MemoryRow) -> str:
 
 def _allowed(ran: Sequence[MemoryRow]) -> float:
     """Return the largest factor on what comes and goes that refuses none of the runs that ran."""
-    return min((row.counted.room(row.usable_gib) for row in ran), default=math.inf)
+    return min((row.counted.room(row.usable_gib, split=row.kind.endswith(SPLIT)) for row in ran), default=math.inf)
 
 
 def memory_error(row: MemoryRow) -> Error | None:

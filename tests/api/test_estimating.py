@@ -46,7 +46,8 @@ def test_the_example_is_answered_with_all_keys():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": "Llama-3-8B"}, {"model": {"params_total": "7B"}}, {"model": {**EXAMPLE["model"], "vocab": "32,000", "top_k": 0}},
+        {"model": "Llama-3-8B"}, {"model": {"model_name": "GPT-2 52B"}}, {"model": {}, "model_name": "GPT-2 52B"},
+        {"model": {"params_total": "7B"}}, {"model": {**EXAMPLE["model"], "vocab": "32,000", "top_k": 0}},
         {"model": {**EXAMPLE["model"], "gated_mlp": "SwiGLU", "n_experts": "-"}}, {"seq_len": "2k"}, {"gpu": "8x A100-80GB-SXM"},
         {"parallelism": ["FSDP", "TP2"]}, {"parallelism": {"tp": 2, "dp": 4}}, {"offload": "none (all on GPU)"}, {"compile": "unknown"},
     ],

@@ -263,6 +263,13 @@ def test_yes_and_no(value, meant):
         ("A800: NVLink limited to 400 GB/s", None, None, 200.0, False),
         ("Jean Zay: NVLink node, 4x Omni-Path 100 per node", None, 6.25, None, False),
         ("Jean Zay 4x V100 per node, NVLink, Omni-Path", 4, 12.5, None, False),
+        ("8x400G InfiniBand", None, 50.0, None, False),
+        ("50 GB/s per GPU", None, 50.0, None, False),
+        ("3.2 Tbps EFA", None, 50.0, None, False),
+        ("10 GbE", None, 10 / 64, None, False),
+        ("NVLink 600 GB/s", None, None, None, False),
+        ("4x A100 per node, 4x HDR 200", 4, 25.0, None, False),
+        ("PCIe 4.0 x16", None, None, None, True),
         (None, None, None, None, False),
     ],
 )
