@@ -104,8 +104,10 @@ class Memory:
     """What the framework itself reports as its peak: without what lies outside torch's allocator."""
     host_gib: float
     states_gib: float
+    working_gib: float
+    """What comes and goes."""
     most_gib: float
-    """What comes and goes, if what is not known costs most."""
+    """The same if what is not known costs most."""
     outside_gib: float
 
     def bounded(self, bound: float, *, split: bool) -> float:
@@ -114,6 +116,11 @@ class Memory:
         Of a model that is split, the states are uncertain too: stages and ranks differ.
         """
         return self.states_gib * (bound if split else EXACT) + self.most_gib * bound + self.outside_gib
+
+    def reported_within(self, off: float) -> Interval:
+        """Return the range of what the framework reports if what comes and goes is off by a share `off`."""
+        rest = self.reported.mid - self.states_gib - self.working_gib
+        return _interval(self.states_gib * units.GIB, self.working_gib * units.GIB, rest * units.GIB, off)
 
     def room(self, usable_gib: float, *, split: bool) -> float:
         """Return the bound that would just fit."""
@@ -201,6 +208,7 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
         reported=_interval(found.kept, found.working, reported, off),
         host_gib=_host_gib(shape, setting),
         states_gib=units.gib(found.kept),
+        working_gib=units.gib(found.working),
         most_gib=units.gib(_counted(shape, _careful(setting), gpu).working),
         outside_gib=units.gib(found.out),
     )

@@ -375,8 +375,18 @@ def memory_spread(rows: Sequence[MemoryRow], ran: Sequence[MemoryRow] = ()) -> t
         spread.setdefault(name, math.log(bounds[name]) / BOUND)
     bounds[SPLIT] = max(bound for name, bound in bounds.items() if name.endswith(SPLIT) and not name.startswith(OTHER))
     spread[OURS], bounds[OURS] = OUR_SPREAD, math.exp(BOUND * OUR_SPREAD)
-    ratios = sorted(abs(e.log) / spread[row.kind] for row, e in errors if e.scored)
+    ratios = sorted(math.log1p(_off(row, e.measured)) / spread[row.kind] for row, e in errors if e.scored)
     return spread, bounds, _quantile(ratios, COVERED)
+
+
+def _off(row: MemoryRow, measured_gib: float) -> float:
+    """Return by which share what comes and goes must be off for an interval to hold the measured peak."""
+    low, high = 0.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        within = row.counted.reported_within(middle)
+        low, high = (low, middle) if within.low <= measured_gib <= within.high else (middle, high)
+    return high
 
 
 def unseen_bounds(rows: Sequence[MemoryRow], ran: Sequence[MemoryRow], key: Callable[[MemoryRow], str]) -> list[tuple[MemoryRow, float]]:
