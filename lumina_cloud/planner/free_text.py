@@ -56,7 +56,7 @@ _FRAMEWORKS: tuple[tuple[str, str], ...] = (
     (r"nano[-_ ]?gpt", "nanogpt"),
     (r"llm\.c\b|llmc|c/cuda", "llm.c"),
     (r"tinyllama", "tinyllama"),
-    (r"lit[-_ ]?gpt|lightning|lit-llama", "litgpt"),
+    (r"lit[-_ ]?gpt|lit-llama", "litgpt"),
     (r"flash[-_ ]attention|dao-ailab", "flash-attention"),
     (r"megatron[-_ ]?bridge|nemo automodel", "megatron-bridge"),
     (r"megatron[-_ ]?deepspeed|deepspeed 3d|bloom", "megatron-deepspeed"),
@@ -367,7 +367,10 @@ def recompute_every(text: object) -> int:
     return math.ceil(100 / int(share.group(1))) if share and 0 < int(share.group(1)) < 100 else 1
 
 
-_KEPT_HERE = r"offload\w*\s*[=:]\s*(none|false|no|off|0)\b|\b(no|without|w/o|not)\b[^,;+]*|none\b[^,;+]*"
+_KEPT_HERE = (
+    r"offload\w*\s*[=:]\s*(none|false|no|off|0)\b|\b(no|without|w/o)\b[^,;+]*|none\b[^,;+]*"
+    r"|([\w-]+ )?(is |are )?\bnot\b[^,;+]*|[\w-]+ (stays?|kept|remains?|on (the )?gpu)\b[^,;+]*"
+)
 """What says that nothing is offloaded, or that one thing is not."""
 _ACTIVATIONS = r"(activations?|checkpoints?|block inputs)\b[^,;+&]*"
 

@@ -183,6 +183,7 @@ def test_which_blocks_are_recomputed(text, every):
         ("optimizer", "optimizer"), ("optimizer+params", "optimizer+parameters"), ("true", "optimizer"), ("no offload", "none"),
         ("offload_optimizer: none", "none"), ("offload_optimizer cpu, offload_param cpu", "optimizer+parameters"), ("NVMe", "optimizer"),
         ("none (all on GPU)", "none"), ("ZeRO-Infinity NVMe", "optimizer+parameters"), ("DeepSpeedCPUAdam", "optimizer"),
+        ("optimizer to CPU (params not offloaded)", "optimizer"), ("params stay on GPU, optimizer offloaded", "optimizer"),
     ],
 )  # fmt: skip
 def test_offload(text, meant):
@@ -230,7 +231,7 @@ def test_attention(text, meant):
         ("Megatron-Bridge", "megatron-bridge"), ("Megatron-LM", "megatron-lm"), ("LitGPT", "litgpt"),
         ("HF Trainer, transformers", "huggingface"),
         ("Unsloth", "liger"), ("Levanter (JAX)", "jax"), ("MaxText", "jax"), ("LLaMA-Factory", "huggingface"), ("axolotl", "huggingface"),
-        ("MosaicML Composer", "llm-foundry"), ("DeepSpeed-Chat", "deepspeed"), ("NeMo 2.0", "nemo"), ("ColossalAI", "other"),
+        ("MosaicML Composer", "llm-foundry"), ("PyTorch Lightning", "pytorch"), ("DeepSpeed-Chat", "deepspeed"), ("NeMo 2.0", "nemo"), ("ColossalAI", "other"),
         ("something new", "other"),
     ],
 )  # fmt: skip
