@@ -231,7 +231,8 @@ def test_attention(text, meant):
         ("Megatron-Bridge", "megatron-bridge"), ("Megatron-LM", "megatron-lm"), ("LitGPT", "litgpt"),
         ("HF Trainer, transformers", "huggingface"),
         ("Unsloth", "liger"), ("Levanter (JAX)", "jax"), ("MaxText", "jax"), ("LLaMA-Factory", "huggingface"), ("axolotl", "huggingface"),
-        ("MosaicML Composer", "llm-foundry"), ("PyTorch Lightning", "pytorch"), ("DeepSpeed-Chat", "deepspeed"), ("NeMo 2.0", "nemo"), ("ColossalAI", "other"),
+        ("MosaicML Composer", "llm-foundry"),
+        ("PyTorch Lightning", "pytorch"), ("DeepSpeed-Chat", "deepspeed"), ("NeMo 2.0", "nemo"), ("ColossalAI", "other"),
         ("something new", "other"),
     ],
 )  # fmt: skip
