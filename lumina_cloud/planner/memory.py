@@ -76,11 +76,11 @@ FUSED_STEP = frozenset(
     }
 )
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
-SAVED_WEIGHTS = frozenset({"deepspeed", "huggingface"})
+SAVED_WEIGHTS = frozenset({"deepspeed", "huggingface", "liger"})
 """Under ZeRO stage 3 without recomputation they hold all that was gathered forward until the backward pass has used it: 7B on 8 A100
 took 55 GiB more than with recomputation, of which activations explain 43 and the other weights 11. That a saved view of a weight
 keeps its storage is an inference; it is the careful reading."""
-SMALL_BUCKETS = frozenset({"huggingface"})
+SMALL_BUCKETS = frozenset({"huggingface", "liger"})
 """Used through transformers, whose `auto` makes a bucket as large as the width squared."""
 STAGE_STAYS_GATHERED = frozenset({"torchtitan"})
 """With pipeline stages it gathers a stage's weights once a step, and adds gradients up whole in fp32 until its end."""
