@@ -34,8 +34,10 @@ class Accuracy:
     memory: list[Error]
     runs: list[MemoryRow]
     """Rows that are known to have fitted or not."""
-    unseen: list[tuple[MemoryRow, float]]
-    """The same with the GiB that decide whether they fit when their source has taught nothing."""
+    unseen: Mapping[str, list[tuple[MemoryRow, float]]]
+    """The same with the GiB that decide whether they fit when their tenth of the rows (`row`), or their `source`, has taught nothing."""
+    ran: list[MemoryRow]
+    """Runs whose speed was measured: they fitted too."""
     own: list[tuple[Observation, float]]
     """Our own trainer's measured speeds, each with what is estimated from the others and the published ones."""
     refused: list[tuple[Measured, str]]
@@ -53,6 +55,7 @@ def measure() -> Accuracy:
     """Cross-validate. Takes about half a minute."""
     rows, refused = validation.speed_rows(measured.speeds(), find_gpu)
     memory_rows, memory_refused = validation.memory_rows(measured.memories(), find_gpu)
+    ran = validation.rows_that_ran(rows)
     whole = _with_fitted_spread(rows)
     return Accuracy(
         speed={
@@ -64,7 +67,11 @@ def measure() -> Accuracy:
         memory=[e for row in memory_rows if (e := validation.memory_error(row)) is not None],
         runs=[row for row in memory_rows if row.ran is not None],
         own=validation.own_left_out(rows, whole),
-        unseen=[(row, gib) for row, gib in validation.unseen_bounds(memory_rows) if row.ran is not None],
+        unseen={
+            name: [(row, gib) for row, gib in validation.unseen_bounds(memory_rows, ran, key) if row.ran is not None]
+            for name, key in (("row", validation.by_run), ("source", validation.by_source))
+        },
+        ran=ran,
         refused=[*refused, *memory_refused],
         rows=rows,
         usable_sizes=usable_sizes(),
@@ -91,7 +98,7 @@ def fit_constants(root: Path) -> Path:
     rows, _ = validation.speed_rows(measured.speeds(), find_gpu)
     speed = _with_fitted_spread(rows)
     memory_rows, _ = validation.memory_rows(measured.memories(), find_gpu)
-    spread, upper, width = validation.memory_spread(memory_rows)
+    spread, upper, width = validation.memory_spread(memory_rows, validation.rows_that_ran(rows))
     memory = replace(
         constants.memory_constants(),
         spread=spread,
@@ -118,7 +125,10 @@ _HEAD = """\
 def _toml(speed: SpeedConstants, memory: MemoryConstants, n_speed: int, n_memory: int) -> str:
     parts = [_HEAD.format(speed_rows=n_speed, memory_rows=n_memory)]
     parts += ["[memory]", *(f"{name} = {getattr(memory, name):.4g}" for name in ("reserve", "spread_other", "upper_other", "width")), ""]
-    parts += [*_table("memory.spread", memory.spread), *_table("memory.upper", memory.upper)]
+    parts += [
+        *_table("memory.spread", memory.spread),
+        *_table("memory.upper", {name: _floor(bound) for name, bound in memory.upper.items()}),
+    ]
     plain = [f.name for f in fields(speed) if isinstance(getattr(speed, f.name), float)]
     parts += ["[speed]", *(f"{name} = {getattr(speed, name):.4g}" for name in plain), ""]
     for name in ("frameworks", "gpus", "spread"):
@@ -126,8 +136,13 @@ def _toml(speed: SpeedConstants, memory: MemoryConstants, n_speed: int, n_memory
     return "\n".join(parts).rstrip() + "\n"
 
 
+def _floor(value: float) -> float:
+    """Return a bound that still lets in the run that it was lowered for."""
+    return math.floor(1e4 * value) / 1e4
+
+
 def _table(name: str, values: Mapping[str, float]) -> list[str]:
-    return [f"[{name}]", *(f'"{key}" = {value:.4g}' for key, value in sorted(values.items())), ""]
+    return [f"[{name}]", *(f'"{key}" = {value:.5g}' for key, value in sorted(values.items())), ""]
 
 
 def write_page(root: Path, found: Accuracy) -> Path:

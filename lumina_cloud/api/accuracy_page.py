@@ -22,7 +22,8 @@ _FLAG_WORDS = {
     "nonstandard-model": "not a plain transformer",
     "short-sequences": "sequences shorter than stated",
     "dims-from-public-config": "dimensions from a public configuration",
-    "other-batch": "the same columns beside another row's peak, or a peak below its block inputs and logits: another batch ran",
+    "other-batch": "the same columns beside another row's peak, or a peak below its block inputs and logits: another batch ran (what its "
+    "source calls resident holds fp32 logits of twice, or half, the sequences that its columns say)",
     "other-loss": "a loss over several tokens ahead, which no column says",
     "a800": "an A800, with less NVLink",
     "h100-96gb-500w": "an H100 variant of 96 GB and 500 W",
@@ -70,14 +71,21 @@ def bars(found: Accuracy) -> list[str]:
         f"said not to fit, and ran: {wrong_observed} of {len(observed)} without a published peak, {len(wrong)} of all {len(ran)} "
         f"({beyond} of them with a peak above what the named GPU has: another variant of it)"
     )
+    too_careful = sum(not row.fits for row in found.ran)
+    out.append(f"said not to fit, and ran: {too_careful} of {len(found.ran)} whose speed was measured and that say what they recomputed")
     out.append(f"said to fit, and did not: {sum(row.fits for row in not_ran)} of {len(not_ran)}")
-    reduced, caught = _reduced(found, [(row, row.counted.upper_gib) for row in found.runs])
-    _, unseen = _reduced(found, found.unseen)
-    unseen_wrong = sum(bool(row.ran) and gib > row.usable_gib for row, gib in found.unseen)
-    out.append(
-        f"said not to fit on GPUs that are smaller than the published peak: {caught} of {reduced}; with bounds that have not seen the "
-        f"source: {unseen} of {reduced}, and {unseen_wrong} of {len(ran)} runs refused that ran"
-    )
+    reduced, missed = _reduced(found, [(row, row.counted.upper_gib) for row in found.runs])
+    out.append(f"said not to fit on GPUs that are smaller than the published peak: {reduced - len(missed)} of {reduced}")
+    for name in ("row", "source"):
+        rows = found.unseen[name]
+        _, missed = _reduced(found, rows)
+        refused = [row for row, gib in rows if row.ran and gib > row.usable_gib]
+        refused_observed = sum(row.row.text("peak_memory_gib") is None for row in refused)
+        but = f" (not {', '.join(missed)})" if missed else ""
+        out.append(
+            f"the same with bounds that have not seen the {name}: {reduced - len(missed)} of {reduced}{but}; said not to fit, and ran: "
+            f"{refused_observed} of {len(observed)} without a published peak, {len(refused)} of all {len(ran)}"
+        )
     out.append(f"refused: {len(found.refused)} rows without a size")
     return out
 
@@ -86,16 +94,17 @@ def _memory(found: Accuracy) -> list[Error]:
     return [e for e in found.memory if e.scored and not e.row.flags & validation.NOT_FITTED]
 
 
-def _reduced(found: Accuracy, bounded: Sequence[tuple[MemoryRow, float]]) -> tuple[int, int]:
-    """Count published peaks on the largest memory below them, and how many of them are said not to fit."""
-    cases = caught = 0
+def _reduced(found: Accuracy, bounded: Sequence[tuple[MemoryRow, float]]) -> tuple[int, list[str]]:
+    """Count published peaks on the largest memory below them, and return which of them are said to fit."""
+    cases, missed = 0, []
     for row, upper_gib in bounded:
         peak = row.row.number("peak_memory_gib")
         below = [gib for gib in found.usable_sizes if peak is not None and gib < peak]
         if below:
             cases += 1
-            caught += upper_gib > below[-1]
-    return cases, caught
+            if upper_gib <= below[-1]:
+                missed.append(row.row.id)
+    return cases, missed
 
 
 # --- the page ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lumina_cloud.catalog import gpus, near_names
 from lumina_cloud.core import units
@@ -30,12 +30,20 @@ BASIS = "modelled"
 SIGNIFICANT = 6
 
 
+UNSAID = ("", "-", "?", "null", "none", "nan", "n/a", "na", "unknown", "not stated", "not said", "not given")
+SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
 def _count(value: object) -> object:
-    """Accept whole numbers however they are written (`8`, `8.0`, `"8"`); an empty text is unknown."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "nan", "n/a")):
+    """Accept whole numbers however they are written (`8`, `8.0`, `"8"`, `"50,304"`, `"6.7B"`); an empty text is unknown."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNSAID):
         return None
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
+    if isinstance(value, str):
+        plain = value.strip().lower().replace(",", "").replace("_", "")
+        scale = SUFFIXES.get(plain[-1:])
+        value = round(float(plain[:-1]) * scale) if scale else plain
     number = float(value) if isinstance(value, str | int | float) else math.nan
     if not math.isfinite(number):
         raise ValueError("a finite number")
@@ -47,18 +55,26 @@ def _count(value: object) -> object:
 def _text(value: object) -> object:
     if value is None:
         return None
+    if isinstance(value, dict):
+        value = [f"{name}={item}" for name, item in value.items()]
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     text = str(value).strip()
-    return None if text.lower() in ("", "null", "nan", "n/a", "unknown", "not stated") else text
+    # "none" is something said: no offloading, no recomputation.
+    return None if text.lower() in UNSAID and text.lower() != "none" else text
 
 
 def _flag(value: object) -> object:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNSAID):
         return None
     if isinstance(value, str):
-        return value.strip().lower() in ("1", "1.0", "true", "yes")
+        return value.strip().lower() in ("1", "1.0", "true", "yes", "y", "t", "gated", "tied", "swiglu", "geglu", "reglu")
     return bool(value)
+
+
+def _model(value: object) -> object:
+    """Accept a model's name alone: a size in it is taken."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 Count = Annotated[int | None, BeforeValidator(_count)]
@@ -71,7 +87,7 @@ class ModelRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: Text = None
+    name: Text = Field(default=None, validation_alias=AliasChoices("name", "model_name"))
     n_layers: Count = None
     d_model: Count = None
     n_heads: Count = None
@@ -108,9 +124,11 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: ModelRequest
+    model: Annotated[ModelRequest, BeforeValidator(_model)]
     gpu: str | GpuSpecs
     gpu_specs: GpuSpecs | None = None
+    model_name: Text = None
+    """Where the model itself has no name."""
     n_gpus: Count = None
     interconnect: Text = None
     micro_batch: Count = None
@@ -258,7 +276,8 @@ def _usable(gpu: Gpu) -> tuple[float, list[str]]:
 
 def _description(request: Request, gpu: Gpu) -> reading.Description:
     parts = request.model.model_dump()
-    rest = {name: getattr(request, name) for name in Request.model_fields if name not in ("model", "gpu", "gpu_specs")}
+    parts["name"] = parts["name"] or request.model_name
+    rest = {name: getattr(request, name) for name in Request.model_fields if name not in ("model", "model_name", "gpu", "gpu_specs")}
     return reading.Description(gpu=gpu, **parts, **rest)
 
 

@@ -16,6 +16,7 @@ from lumina_cloud.catalog.gpus import CPU, Gpu, all_gpus, resolve
 from lumina_cloud.core.errors import UsageError
 
 _NOISE = re.compile(r"nvidia|amd|geforce|tesla|instinct|graphics|gpu|tensor core|\([^)]*\)", re.IGNORECASE)
+_HOW_MANY = re.compile(r"^\s*\d+\s*[x*]\s*", re.IGNORECASE)
 _MEMORY_KIND = re.compile(r"hbm[0-9a-z]*|gddr[0-9a-z]*", re.IGNORECASE)
 _BUS = re.compile(r"(sxm|hgx|dgx|pcie?)[0-9x]*", re.IGNORECASE)
 
@@ -33,6 +34,7 @@ def variants() -> tuple[Gpu, ...]:
 @cache
 def nearest(name: str) -> tuple[Gpu, str | None]:
     """Return the device that `name` means, and what had to be assumed for it. Raises UsageError where no match is safe."""
+    name = _HOW_MANY.sub("", name)
     wanted = _plain(name)
     for gpu in variants():
         if wanted in {_plain(known) for known in (gpu.name, gpu.full_name, *gpu.aliases)}:

@@ -88,7 +88,8 @@ def communication(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants, *
     micro, step = _sharding(shape, setting, gpu)
     hidden = c.overlap * compute
     exposed_micro = max(c.never_hidden * micro, micro - hidden)
-    exposed_step = max(c.never_hidden * step, step - hidden)
+    # What hides a micro step's collectives cannot hide the optimizer step's too.
+    exposed_step = max(c.never_hidden * step, step - (hidden - (micro - exposed_micro)))
     return Exposed(exposed_micro + _tensor(shape, setting, gpu) + _experts(shape, setting, gpu), exposed_step)
 
 

@@ -8,7 +8,7 @@ live), or in the optimizer's step (its temporaries live). Items are those of the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from lumina_cloud.core import units
 from lumina_cloud.planner import own_blocks
 from lumina_cloud.planner import setting as settings
 from lumina_cloud.planner import shape as shapes
-from lumina_cloud.planner.activations import block, logit_bytes, loss_tokens
+from lumina_cloud.planner.activations import block, chunks_when_compiled, logit_bytes, loss_tokens
 from lumina_cloud.planner.constants import memory_constants
 from lumina_cloud.planner.estimate import Interval, MemoryItem
 
@@ -67,18 +67,20 @@ GATHERED_WHOLE = frozenset({"litgpt"})
 all weights gathered, all gradients whole."""
 DRIVER_READING = frozenset({"megatron-lm", "megatron-deepspeed"})
 """Frameworks whose published figures are the driver's: with the context and all that torch's allocator has reserved."""
+NO_ACTIVATIONS = frozenset({"gradients", "unsharded gradients", "logits and loss"})
+"""Of the items where forward turns into backward."""
 FUSED_STEP = frozenset(
     {
         *("torchtitan", "torchtune", "llm-foundry", "llm.c", "nemo", "megatron-bridge", "megatron-lm", "deepspeed", settings.OURS),
-        *("nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
+        *(settings.JAX, "nanogpt", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", "nanochat"),
     }
 )
 """Their optimizer steps in place on a GPU, without temporaries of a parameter's size."""
-SAVED_WEIGHTS = frozenset({"deepspeed", "huggingface"})
+SAVED_WEIGHTS = frozenset({"deepspeed", "huggingface", "liger"})
 """Under ZeRO stage 3 without recomputation they hold all that was gathered forward until the backward pass has used it: 7B on 8 A100
 took 55 GiB more than with recomputation, of which activations explain 43 and the other weights 11. That a saved view of a weight
 keeps its storage is an inference; it is the careful reading."""
-SMALL_BUCKETS = frozenset({"huggingface"})
+SMALL_BUCKETS = frozenset({"huggingface", "liger"})
 """Used through transformers, whose `auto` makes a bucket as large as the width squared."""
 STAGE_STAYS_GATHERED = frozenset({"torchtitan"})
 """With pipeline stages it gathers a stage's weights once a step, and adds gradients up whole in fp32 until its end."""
@@ -104,6 +106,8 @@ class Memory:
     states_gib: float
     working_gib: float
     """What comes and goes."""
+    most_gib: float
+    """The same if what is not known costs most."""
     outside_gib: float
 
     def bounded(self, bound: float, *, split: bool) -> float:
@@ -111,11 +115,18 @@ class Memory:
 
         Of a model that is split, the states are uncertain too: stages and ranks differ.
         """
-        return self.states_gib * (bound if split else EXACT) + self.working_gib * bound + self.outside_gib
+        return self.states_gib * (bound if split else EXACT) + self.most_gib * bound + self.outside_gib
 
-    def room(self, usable_gib: float) -> float:
-        """Return the factor on what comes and goes that would just fit."""
-        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.working_gib if self.working_gib else math.inf
+    def reported_within(self, off: float) -> Interval:
+        """Return the range of what the framework reports if what comes and goes is off by a share `off`."""
+        rest = self.reported.mid - self.states_gib - self.working_gib
+        return _interval(self.states_gib * units.GIB, self.working_gib * units.GIB, rest * units.GIB, off)
+
+    def room(self, usable_gib: float, *, split: bool) -> float:
+        """Return the bound that would just fit."""
+        if split:
+            return (usable_gib - self.outside_gib) / (self.states_gib + self.most_gib)
+        return (usable_gib - EXACT * self.states_gib - self.outside_gib) / self.most_gib if self.most_gib else math.inf
 
 
 def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
@@ -145,7 +156,11 @@ def _counted(shape: Shape, setting: Setting, gpu: Gpu) -> _Counted:
     moments = [_turning(shape, setting, gpu), _backward_ends(shape, setting)]
     on_cpu = gpu.device == "cpu"
     if not on_cpu:
-        moments.append(_stepping(shape, setting))
+        step = _stepping(shape, setting)
+        if setting.framework in DRIVER_READING and "fp32 gradients at the step" in step and setting.states.gradients < 4:
+            # The flat fp32 copies of 16-bit gradients don't fit into the blocks that activations left behind.
+            step["blocks left by activations"] = sum(size for name, size in moments[0].items() if name not in NO_ACTIVATIONS)
+        moments.append(step)
     sizes = [sum(found.values()) for found in moments]
     working = max(sizes)
     peak = moments[sizes.index(working)]
@@ -163,8 +178,12 @@ def _counted(shape: Shape, setting: Setting, gpu: Gpu) -> _Counted:
 
 def upper_gib(shape: Shape, setting: Setting, gpu: Gpu) -> float:
     """Return `Memory.upper_gib` alone: what a search asks for many times."""
-    found = _counted(shape, setting, gpu)
+    found = _counted(shape, _careful(setting), gpu)
     return units.gib(found.kept * _states_bound(setting, found.bound) + found.working * found.bound + found.out)
+
+
+def _careful(setting: Setting) -> Setting:
+    return replace(setting, careful=True) if chunks_when_compiled(setting) else setting
 
 
 def _states_bound(setting: Setting, bound: float) -> float:
@@ -190,6 +209,7 @@ def of_setting(shape: Shape, setting: Setting, gpu: Gpu) -> Memory:
         host_gib=_host_gib(shape, setting),
         states_gib=units.gib(found.kept),
         working_gib=units.gib(found.working),
+        most_gib=units.gib(_counted(shape, _careful(setting), gpu).working),
         outside_gib=units.gib(found.out),
     )
 
@@ -212,10 +232,27 @@ def _within(interval: Interval, upper: float) -> Interval:
 def local_parameters(shape: Shape, setting: Setting) -> float:
     """Parameters of one replica's part on a GPU: after tensor, pipeline and expert parallelism, before any sharding."""
     dense = shape.parameters - shape.expert_parameters
-    blocks = dense - shape.embedding_parameters + shape.expert_parameters / setting.expert
+    blocks = dense - shape.embedding_parameters
     # The first pipeline stage holds the embedding beside its blocks, the last the head (or the embedding again, where tied).
     embedding = shape.embedding_parameters if setting.pipeline == 1 else shape.vocab * shape.d_model
-    return (blocks / setting.pipeline + embedding) / setting.tensor
+    return (blocks / setting.pipeline + embedding) / setting.tensor + shape.expert_parameters / _expert_parts(setting)
+
+
+def _expert_parts(setting: Setting) -> int:
+    """Return into how many parts the experts are cut: by tensor parallelism too, where that many GPUs are there."""
+    parts = setting.expert * setting.pipeline * setting.tensor
+    return parts if parts <= setting.n_gpus else setting.expert * setting.pipeline
+
+
+def _own_share(shape: Shape, setting: Setting, from_stage: int) -> float:
+    """Return how many parameters' worth a GPU holds of something that is sharded from a stage on.
+
+    An expert that expert parallelism has placed is replicated, and so sharded, over fewer GPUs than the rest.
+    """
+    n, shard = local_parameters(shape, setting), _shard(setting, from_stage)
+    parts = _expert_parts(setting)
+    experts = shape.expert_parameters / parts
+    return (n - experts) / shard + experts / max(1.0, shard * setting.pipeline * setting.tensor / parts)
 
 
 def _shard(setting: Setting, from_stage: int) -> int:
@@ -227,13 +264,14 @@ def _states(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that stay from the first step to the last."""
     n, s = local_parameters(shape, setting), setting.states
     to_host = setting.offload != "none"
-    weights = n * s.weights / _shard(setting, 3)
+    weights = _own_share(shape, setting, 3) * s.weights
+    sharded = _own_share(shape, setting, 1) * s.trained
     if _weights_at_host(setting):
         weights = 0.0
     return {
         "weights": weights,
-        "optimizer moments": 0.0 if to_host else n * s.trained * s.moments / _shard(setting, 1),
-        "fp32 master weights": 0.0 if to_host else n * s.trained * s.master / _shard(setting, 1),
+        "optimizer moments": 0.0 if to_host else sharded * s.moments,
+        "fp32 master weights": 0.0 if to_host else sharded * s.master,
         "communication buckets": _buckets(shape, setting, n),
         "gathered layers": _gathered(shape, setting, n),
         "cast weights": n * s.cast if setting.stage < 3 else 0.0,
@@ -270,26 +308,27 @@ def _gathered(shape: Shape, setting: Setting, n: float) -> float:
     embedding = shape.embedding_parameters / setting.tensor / setting.pipeline
     if setting.framework in GATHERED_WHOLE:
         return max(0.0, n * size - own / setting.states.weights * size)
-    if setting.framework in SAVED_WEIGHTS and setting.recompute == "none":
-        return max(0.0, n * size - own)
-    if setting.sharder == "zero":
-        live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
-        return max(0.0, min(live * size, n * setting.states.weights - own))
     if setting.framework in STAGE_STAYS_GATHERED and setting.pipeline > 1:
         return max(0.0, n * size)
-    # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
-    return max(0.0, min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own))
+    if setting.sharder == "zero":
+        live = min(n, max(LIVE_ELEMENTS, 2 * one + embedding))
+        passing = min(live * size, n * setting.states.weights - own)
+    else:
+        # The layer that computes and the one fetched ahead; embedding and head belong to the root and stay.
+        passing = min((2 * one + embedding) * size, n * max(size, setting.states.weights) - own)
+    saved = n * size - own if setting.framework in SAVED_WEIGHTS and setting.recompute == "none" else 0.0
+    return max(0.0, passing, saved)
 
 
 def _gradients(shape: Shape, setting: Setting) -> float:
-    n, s = local_parameters(shape, setting), setting.states
+    s = setting.states
     if setting.gradient_freed:
         return max(shape.block_parameters, shape.embedding_parameters) * s.gradients / setting.tensor
-    whole = n * s.trained * s.gradients
+    held = _own_share(shape, setting, 2) * s.trained * s.gradients
     if setting.offload != "none":
         # Gradients leave for the host bucket by bucket; two buckets are in flight.
-        return min(whole / _shard(setting, 2), 2.0 * s.gradients * BUCKET_ELEMENTS)
-    return whole / _shard(setting, 2)
+        return min(held, 2.0 * s.gradients * BUCKET_ELEMENTS)
+    return held
 
 
 # --- the three moments ---------------------------------------------------------------------------------------------------
@@ -304,7 +343,8 @@ def _in_flight(setting: Setting) -> float:
     """Micro batches whose activations the first pipeline stage keeps at once (1F1B: Narayanan et al. 2021, arXiv 2104.04473)."""
     stages = min(setting.pipeline, setting.grad_accum)
     if setting.virtual_stages > 1 and setting.pipeline > 1:
-        return stages * (1 + (setting.pipeline - 1) / (setting.pipeline * setting.virtual_stages))
+        # Never more than there are.
+        return min(setting.grad_accum, stages * (1 + (setting.pipeline - 1) / (setting.pipeline * setting.virtual_stages)))
     return stages
 
 
@@ -383,7 +423,7 @@ def _stepping(shape: Shape, setting: Setting) -> dict[str, float]:
     """Bytes that are live while the optimizer steps."""
     if setting.offload != "none":
         return {"gradients": _gradients(shape, setting)}
-    n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+    n = _own_share(shape, setting, 1) * setting.states.trained
     found = {"gradients": _gradients(shape, setting)}
     if setting.sharder == "zero":
         # ZeRO unscales and clips its shard's gradients in fp32; sharded 16-bit ones are freed as those are made.
@@ -402,7 +442,7 @@ def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
         found = {"process": (measured + CPU_LATER_GIB) * units.GIB, "data preparation": CPU_PREPARATION_GIB * units.GIB}
         if shape.n_experts and setting.bytes_per_element == 2:
             found["kernels of experts"] = CPU_KERNELS_GIB * units.GIB
-        n = local_parameters(shape, setting) * setting.states.trained / _shard(setting, 1)
+        n = _own_share(shape, setting, 1) * setting.states.trained
         return {**found, "step beside activations": CPU_STEP_BYTES * n}
     groups = sum(degree > 1 for degree in (setting.tensor, setting.pipeline, setting.replicas))
     communicators = max(1, groups) if setting.n_gpus > 1 else 0

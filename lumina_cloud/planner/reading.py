@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import free_text
-from lumina_cloud.planner.setting import OURS, Setting
+from lumina_cloud.planner.setting import GPUS_PER_NODE, JAX, OURS, Setting
 from lumina_cloud.planner.shape import Shape, dense_or_experts
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ MOST = 10**9
 TOKENS_PER_PASS = 8192
 """Assumed for a micro batch that is not said, if a sequence is shorter."""
 MOST_SEQUENCES = 128
-GPUS_PER_NODE = 8
 
 
 class Unreadable(ValueError):
@@ -107,6 +106,9 @@ _COUNTS = (
 def _check(given: Description) -> None:
     for name in (*_COUNTS, "params_total", "params_active", "global_batch_tokens"):
         value = getattr(given, name)
+        if name == "top_k" and value == 0 and not given.n_experts:
+            # Nothing is routed, said in another way.
+            continue
         most = MOST if name in _COUNTS else 10**15
         if value is not None and not 1 <= value <= most:
             raise Unreadable(f"{name} is {value}, but must lie between 1 and {most:,}")
@@ -220,7 +222,6 @@ def _framework(given: Description, notes: _Notes) -> str:
 
 
 def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> Setting:
-    n_gpus = notes.take(given.n_gpus, 1, "n_gpus")
     name = _framework(given, notes)
     kind = free_text.arithmetic(given.precision)
     if kind is None:
@@ -229,6 +230,11 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     wires = free_text.links(given.interconnect)
     spread = free_text.spread(given.parallelism, given.sharding)
     model_parallel = spread.tensor * spread.pipeline * spread.context
+    n_gpus = notes.take(
+        given.n_gpus,
+        min(MOST, model_parallel * (spread.data or (max(spread.fsdp, default=1) if spread.sharder == "fsdp" else 1))),
+        "n_gpus",
+    )
     if model_parallel > n_gpus and given.n_gpus is not None:
         raise Unreadable(f"tensor x pipeline x context parallel = {model_parallel} is more than {n_gpus} GPUs")
     replicas = max(1, n_gpus // model_parallel)
@@ -244,10 +250,10 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
     shards = _shards(spread, n_gpus, replicas, sharder)
     compiled = free_text.is_true(given.compile)
     if compiled is None:
-        compiled = name in ("nanochat", "modded-nanogpt", "modded-flex", "nanogpt-speedrun")
+        compiled = name in ("nanochat", "modded-nanogpt", "modded-flex", "nanogpt-speedrun", JAX)
         notes.said.append(f"compile={str(compiled).lower()}")
-    # Kernels fused by hand spare the same traffic.
-    compiled = compiled or name in FUSED_BY_HAND
+    # Kernels fused by hand spare the same traffic, and XLA compiles whatever is said of torch's compiler.
+    compiled = compiled or name in FUSED_BY_HAND or name == JAX
     recompute = free_text.recompute(given.activation_checkpointing)
     if recompute is None:
         recompute = "none"
@@ -274,18 +280,25 @@ def _setting(given: Description, shape: Shape, seq_len: int, notes: _Notes) -> S
         expert=min(spread.expert, max(1, shape.n_experts)),
         recompute=recompute,
         attention=attention,
-        offload=free_text.offload(given.offload, given.parallelism if "offload" in str(given.parallelism).lower() else None),
+        offload=free_text.offload(given.offload, *_said_beside(given)),
         activations_to_host=free_text.activations_to_host(given.offload, given.activation_checkpointing),
         compiled=compiled,
         framework=name,
-        chunked_loss=name == OURS,
+        chunked_loss=name == OURS or free_text.loss_is_chunked(given.framework, given.precision, given.optimizer, given.attention),
         gradient_freed=free_text.gradient_is_freed(given.precision, given.optimizer),
         gpus_per_node=wires.gpus_per_node or GPUS_PER_NODE,
         network_gb_s=wires.network_gb_s,
         link_gb_s=wires.link_gb_s or (PCIE if wires.is_pcie else None),
+        recompute_every=min(shape.n_layers, free_text.recompute_every(given.activation_checkpointing)) if recompute == "full" else 1,
         virtual_stages=max(1, spread.virtual),
         overlapped_tensor=spread.overlapped_tensor,
     )
+
+
+def _said_beside(given: Description) -> list[str]:
+    """Return texts about sharding that speak of offloading too."""
+    texts = (str(given.parallelism or ""), str(given.sharding or ""))
+    return [text for text in texts if "offload" in text.lower() or "infinity" in text.lower()]
 
 
 FUSED_BY_HAND = frozenset({"llm.c", "flash-attention", "tinyllama"})

@@ -20,6 +20,10 @@ Offloaded = Literal["none", "optimizer", "optimizer+parameters"]
 
 OURS = "lumina"
 """This project's own trainer, as a framework."""
+JAX = "jax"
+"""All that is compiled by XLA, whoever wrote it."""
+GPUS_PER_NODE = 8
+"""Where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Setting:
     virtual_stages: int = 1
     """Chunks per pipeline stage (interleaving)."""
     overlapped_tensor: bool = False
+    careful: bool = False
+    """Whether what is not known is taken as it costs most memory: what a bound is counted by."""
 
     @property
     def tokens(self) -> float:

@@ -9,7 +9,7 @@ What is not derived is in `constants`: shares of peaks, fitted to published meas
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lumina_cloud.planner import setting as settings
@@ -250,8 +250,10 @@ def attended(setting: Setting) -> float:
 
 def _crossing(shape: Shape, setting: Setting, c: SpeedConstants) -> float:
     """Bytes per token that cross memory beside matrix products."""
-    plain = block(shape, setting).whole
-    routed = block(shape, setting, entering=shape.entering).whole
+    # What is kept in 8 bits crosses memory in 16 before it is quantised.
+    moving = replace(setting, arithmetic="bf16") if setting.arithmetic == "fp8" else setting
+    plain = block(shape, moving).whole
+    routed = block(shape, moving, entering=shape.entering).whole
     n_plain, n_routed = shape.n_layers - shape.n_routed, shape.n_routed
     # Norms, rotations and gates in single operations cross memory more often than fused kernels, compiled ones less.
     style = c.compiled_passes if setting.compiled else c.unfused_passes if is_unfused(shape, setting) else 1.0

@@ -7,6 +7,7 @@ of the rows left out are collected. The errors of the fit itself are reported by
 from __future__ import annotations
 
 import math
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from statistics import median
@@ -17,6 +18,7 @@ from lumina_cloud.planner import fitting, memory, reading
 from lumina_cloud.planner import setting as settings
 from lumina_cloud.planner import shape as shapes
 from lumina_cloud.planner.constants import SPLIT, memory_kind
+from lumina_cloud.planner.free_text import OTHER
 from lumina_cloud.planner.setting import OURS
 from trainer.config import LayoutConfig, preset
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.catalog.measured import Measured
     from lumina_cloud.planner.constants import SpeedConstants
+    from lumina_cloud.planner.setting import Setting
+    from lumina_cloud.planner.shape import Shape
 
 FOLDS = 10
 ROUNDS = 5
@@ -38,6 +42,8 @@ COVERED = 0.83
 DOUBTFUL_WEIGHT = 0.3
 NOT_FITTED = frozenset({"short-sequences"})
 """Flags of rows whose columns do not describe what ran: shown, not fitted to."""
+OTHER_VARIANT = frozenset({"h100-96gb-500w"})
+"""Flags of rows that ran on a GPU with more memory than the named one."""
 NOT_DESCRIBED = frozenset({"other-batch", "other-loss"})
 """Flags of rows whose peak needs another batch or loss than their columns say: counted, and shown with and without them."""
 SCORED_PRECISIONS = frozenset({"bf16", "fp16", ""})
@@ -285,7 +291,9 @@ class MemoryRow:
 
     @property
     def ran(self) -> bool | None:
-        """Whether it is known to have run, or not to have."""
+        """Whether it is known to have run, or not to have. What has a speed ran."""
+        if self.row.number("tokens_per_sec_per_gpu") is not None:
+            return True
         found = self.row.number("fits")
         return None if found is None else bool(found)
 
@@ -305,28 +313,47 @@ def memory_rows(rows: Iterable[Measured], find_gpu: Callable[[str], Gpu]) -> tup
         except reading.Unreadable as error:
             refused.append((row, str(error)))
             continue
-        counted = memory.of_setting(read.shape, read.setting, gpu)
-        kind = memory_kind(read.setting.framework, split=read.setting.is_split)
-        found.append(MemoryRow(row, counted, kind, gpu.usable_memory_gib or 0.0))
+        found.append(_memory_row(row, read.shape, read.setting, gpu))
     return found, refused
+
+
+def _memory_row(row: Measured, shape: Shape, setting: Setting, gpu: Gpu) -> MemoryRow:
+    counted = memory.of_setting(shape, setting, gpu)
+    return MemoryRow(row, counted, memory_kind(setting.framework, split=setting.is_split), gpu.usable_memory_gib or 0.0)
+
+
+def rows_that_ran(rows: Iterable[SpeedRow]) -> list[MemoryRow]:
+    """Return the runs whose speed was measured, as runs that are known to have fitted.
+
+    Without those on another variant of the named GPU, and those that do not say what was recomputed: they may have needed less.
+    """
+    return [
+        _memory_row(r.row, r.observation.shape, r.observation.setting, r.observation.gpu)
+        for r in rows
+        if r.row.text("activation_checkpointing") and not r.row.flags & OTHER_VARIANT and r.observation.gpu.usable_memory_gib
+    ]
 
 
 BOUND = 1.65
 """Standard deviations that 95 cases of 100 stay under."""
 COMMON_MEMORY_SPREAD = 0.07
-REFUSED_AT_MOST = 0.01
-"""Share of the runs known to have run that a bound may refuse: above it the bound is too careful and is lowered."""
 BOUND_AT_LEAST = 1.04
 SPREAD_OTHER = 0.10
 """Of a framework without a measured peak."""
+SPREAD_OTHER_SPLIT = 0.23
+"""The same where that framework splits the model: so far (root mean square) are thirteen peaks of Megatron-DeepSpeed above what is
+counted if nothing is known of what it does."""
+SPREAD_SPLIT_AT_LEAST = 0.125
+"""Of a framework whose ways are known, but that has no measured peak, where it splits the model."""
 OUR_SPREAD = 0.05
 """Of our own trainer, whose tensors are counted from its code and checked against what torch allocates."""
 
 
-def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str, float], float]:
+def memory_spread(rows: Sequence[MemoryRow], ran: Sequence[MemoryRow] = ()) -> tuple[dict[str, float], dict[str, float], float]:
     """Return spreads and bounds by framework, and the width that holds `COVERED` of the scored rows.
 
-    A bound follows from the spread, as far as runs without a published peak that are known to have run allow it.
+    A bound follows from the spread, as far as runs without a published peak that are known to have run allow it: it refuses none of
+    them. Those whose speed alone is known (`ran`) are asked only where a framework has no peak at all.
     """
     errors = [(row, e) for row in rows if (e := memory_error(row)) is not None and not row.row.flags & NOT_FITTED]
     logs: dict[str, list[float]] = defaultdict(list)
@@ -335,38 +362,60 @@ def memory_spread(rows: Sequence[MemoryRow]) -> tuple[dict[str, float], dict[str
     spread = {name: _shrunk(found, COMMON_MEMORY_SPREAD) for name, found in sorted(logs.items())}
     bounds = {}
     # A framework that has not been seen splitting a model may be as far off as the worst of those that have.
-    spread[SPLIT] = max((s for name, s in spread.items() if name.endswith(SPLIT)), default=SPREAD_OTHER)
-    for name in sorted({SPLIT, *(row.kind for row in rows)}):
+    spread[SPLIT] = max((*(s for name, s in spread.items() if name.endswith(SPLIT)), SPREAD_SPLIT_AT_LEAST))
+    spread[memory_kind(OTHER, split=True)] = SPREAD_OTHER_SPLIT
+    everything = [*rows, *(row for row in ran if row.kind not in logs)]
+    for name in sorted({*spread, *(row.kind for row in everything)}):
         # Of fewer than twenty peaks the largest excess is itself what 95 of 100 stay under.
         wanted = math.exp(max(BOUND * spread.get(name, SPREAD_OTHER), *logs.get(name, ()), 0.0))
-        observed = [row for row in rows if row.kind == name and row.ran and row.row.text("peak_memory_gib") is None]
-        bounds[name] = max(BOUND_AT_LEAST, min(wanted, _allowed(observed)))
+        observed = [row for row in everything if row.kind == name and row.ran and row.row.text("peak_memory_gib") is None]
+        # That a run fitted says less than a peak: no framework is known better by that than our own trainer.
+        lowered = max(_allowed(observed), math.exp(BOUND * OUR_SPREAD))
+        bounds[name] = max(BOUND_AT_LEAST, min(wanted, lowered))
         spread.setdefault(name, math.log(bounds[name]) / BOUND)
-    bounds[SPLIT] = max(bound for name, bound in bounds.items() if name.endswith(SPLIT))
+    bounds[SPLIT] = max(bound for name, bound in bounds.items() if name.endswith(SPLIT) and not name.startswith(OTHER))
     spread[OURS], bounds[OURS] = OUR_SPREAD, math.exp(BOUND * OUR_SPREAD)
-    ratios = sorted(abs(e.log) / spread[row.kind] for row, e in errors if e.scored)
+    ratios = sorted(math.log1p(_off(row, e.measured)) / spread[row.kind] for row, e in errors if e.scored)
     return spread, bounds, _quantile(ratios, COVERED)
 
 
-def unseen_bounds(rows: Sequence[MemoryRow]) -> list[tuple[MemoryRow, float]]:
-    """Return each row with the GiB that would decide whether it fits if nothing had been learned from its source."""
+def _off(row: MemoryRow, measured_gib: float) -> float:
+    """Return by which share what comes and goes must be off for an interval to hold the measured peak."""
+    low, high = 0.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        within = row.counted.reported_within(middle)
+        low, high = (low, middle) if within.low <= measured_gib <= within.high else (middle, high)
+    return high
+
+
+def unseen_bounds(rows: Sequence[MemoryRow], ran: Sequence[MemoryRow], key: Callable[[MemoryRow], str]) -> list[tuple[MemoryRow, float]]:
+    """Return each row with the GiB that would decide whether it fits if nothing had been learned from its group of rows."""
     out = []
-    for source in sorted({row.row.source for row in rows}):
-        _, bounds, _ = memory_spread([row for row in rows if row.row.source != source])
+    for group in sorted({key(row) for row in rows}):
+        _, bounds, _ = memory_spread([r for r in rows if key(r) != group], [r for r in ran if key(r) != group])
         for row in rows:
-            if row.row.source == source:
+            if key(row) == group:
                 split = row.kind.endswith(SPLIT)
                 bound = bounds.get(row.kind, bounds[SPLIT] if split else math.exp(BOUND * SPREAD_OTHER))
                 out.append((row, row.counted.bounded(max(1.0, bound), split=split)))
     return out
 
 
+def by_source(row: MemoryRow) -> str:
+    """All that one source published."""
+    return row.row.source
+
+
+def by_run(row: MemoryRow) -> str:
+    """A tenth of all runs; memory and speed of the same run are in the same tenth."""
+    run = [row.row.text(column) for column in ("gpu", "n_gpus", "model_name", "seq_len")]
+    return str(zlib.crc32(repr([*run, row.row.number("micro_batch")]).encode()) % FOLDS)
+
+
 def _allowed(ran: Sequence[MemoryRow]) -> float:
-    """Return the largest factor on what comes and goes that refuses few of the runs that ran."""
-    factors = sorted(row.counted.room(row.usable_gib) for row in ran)
-    if not factors:
-        return math.inf
-    return factors[math.floor(REFUSED_AT_MOST * len(factors))]
+    """Return the largest factor on what comes and goes that refuses none of the runs that ran."""
+    return min((row.counted.room(row.usable_gib, split=row.kind.endswith(SPLIT)) for row in ran), default=math.inf)
 
 
 def memory_error(row: MemoryRow) -> Error | None:

@@ -43,6 +43,20 @@ def test_the_example_is_answered_with_all_keys():
     assert found["assumed"] == ["grad_accum=1"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "Llama-3-8B"}, {"model": {"model_name": "GPT-2 52B"}}, {"model": {}, "model_name": "GPT-2 52B"},
+        {"model": {"params_total": "7B"}}, {"model": {**EXAMPLE["model"], "vocab": "32,000", "top_k": 0}},
+        {"model": {**EXAMPLE["model"], "gated_mlp": "SwiGLU", "n_experts": "-"}}, {"seq_len": "2k"}, {"gpu": "8x A100-80GB-SXM"},
+        {"parallelism": ["FSDP", "TP2"]}, {"parallelism": {"tp": 2, "dp": 4}}, {"offload": "none (all on GPU)"}, {"compile": "unknown"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_spellings_are_understood(changes):
+    assert "error" not in ask(**changes)
+
+
 def test_the_stream_goes_on_after_lines_that_cannot_be_answered():
     lines = [
         json.dumps({"id": 1, "model": {}, "gpu": "A100-80GB-SXM"}), "nonsense", "[1]", "", json.dumps({"id": 2, "gpu": "4090"}),
