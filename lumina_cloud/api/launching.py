@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     from lumina_cloud.api.session import Session
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, PlanRecord
+    from lumina_cloud.ledger.transaction import Transaction
 
 
 __all__ = ["Limits", "Prepared", "Terms"]
 
 
 MAX_NAME = 80
+
+ASKED_FOR = "run.asked_for"
+"""The event that keeps which intent a run was begun for."""
 
 
 @dataclass(frozen=True)
@@ -312,8 +316,11 @@ def _check_local_trainer(planned: Planned) -> None:
         )
 
 
-def begin(session: Session, prepared: Prepared) -> RunRecord:
-    """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError."""
+def begin(session: Session, prepared: Prepared, intent: str = "") -> RunRecord:
+    """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError.
+
+    An `intent` is begun once: asked for again, it is the run that there is.
+    """
     row, machine = prepared.row, prepared.row.machine
     config = row.estimate.config
     names = iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "")
@@ -345,17 +352,35 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         project=prepared.purpose.project,
         labels=list(prepared.purpose.labels),
     )
-    return write_down(session.ledger, run, prepared.terms)
+    return write_down(session.ledger, run, prepared.terms, intent)
 
 
-def write_down(ledger: Ledger, run: RunRecord, terms: Terms) -> RunRecord:
+def begun_for(ledger: Ledger, intent: str) -> RunRecord | None:
+    """Return the run that an intent has begun, None where there is none yet."""
+    with ledger.transaction() as tx:
+        return _begun_for(tx, intent)
+
+
+def _begun_for(tx: Transaction, intent: str) -> RunRecord | None:
+    # What is begun for no intent in particular is always another run.
+    found = next((event for event in tx.events_of(ASKED_FOR) if event.data.get("intent") == intent), None) if intent else None
+    return None if found is None or found.run_id is None else tx.run(found.run_id)
+
+
+def write_down(ledger: Ledger, run: RunRecord, terms: Terms, intent: str = "") -> RunRecord:
     """Keep a planned run as one that is launched. Raises RefusedError when it could exceed a budget, LedgerError."""
     with ledger.transaction() as tx:
+        # Asked here, where nobody else can write: a form that is sent twice at once rents once.
+        begun = _begun_for(tx, intent)
+        if begun is not None:
+            return begun
         # Asked again where nobody else can write: of two launches at once only those that fit the budget begin.
         budgets.refuse_beyond(budgets.Known.of_transaction(tx, run.created_at), run.project, run.usd_cap, run.created_at)
         tx.add_run(run)
         tx.update_run(run.run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run.run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+        if intent:
+            tx.add_event(ASKED_FOR, run_id=run.run_id, intent=intent)
         run_terms.keep(tx, run.run_id, terms)
     return replace(run, state="provisioning")
 

@@ -280,11 +280,20 @@ class Lumina:
         """Write the run down and drive it until its trainer works on the machine. Returns the run."""
         return self.start(self.begin(prepared).run_id)
 
-    def begin(self, prepared: Prepared) -> RunRecord:
-        """Write the run down; nothing is rented before `start`, or any other command, drives it."""
+    def begin(self, prepared: Prepared, intent: str = "") -> RunRecord:
+        """Write the run down; nothing is rented before `start`, or any other command, drives it.
+
+        An `intent`, any word of the caller's own, is begun once: who asks for it again gets the run that there is.
+        """
         from lumina_cloud.api import launching
 
-        return launching.begin(self.session, prepared)
+        return launching.begin(self.session, prepared, intent)
+
+    def begun_for(self, intent: str) -> RunRecord | None:
+        """Return the run that an intent has begun, None where there is none yet."""
+        from lumina_cloud.api import launching
+
+        return launching.begun_for(self.ledger, intent)
 
     def start(self, run_id: str) -> RunRecord:
         """Drive a run until its trainer works on the machine. Returns it."""
@@ -335,12 +344,21 @@ class Lumina:
         return self.detach(run_id)
 
     def detach(self, run_id: str) -> bool:
-        """Leave a run, wherever it is to train, to the controller of this home, or to a small process of its own. Returns True."""
+        """Leave a run, wherever it is to train, to the controller of this home, or to a small process of its own. Returns True.
+
+        Raises LuminaError, which names the run, where no process can be started: it is begun all the same.
+        """
         from lumina_cloud.api import background, service
 
         self.controller.let_go()
-        if not service.is_served(self.settings.home):
-            background.start(self.settings, run_id)
+        try:
+            if not service.is_served(self.settings.home):
+                background.start(self.settings, run_id)
+        except (OSError, LuminaError) as error:
+            raise LuminaError(
+                f"{run_id} is begun, and no process could be started that drives it: {error}",
+                f"lumina logs -f {run_id} drives it to its end, and lumina stop {run_id} ends it; launched again, it would be a second run",
+            ) from error
         return True
 
     def ssh(self, run_id: str) -> Connection:

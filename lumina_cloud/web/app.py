@@ -84,9 +84,8 @@ class _Site:
 
     desk: Desk
     environment: Environment
-    launched: dict[str, str] = field(default_factory=dict)
-    """The run that each shown page of `/launch` has started: a form that is sent twice rents once."""
     launching: anyio.Lock = field(default_factory=anyio.Lock)
+    """One launch at a time: two at once would plan for the same money."""
 
     def page(self, made: Callable[[Lumina, pages.Asked], pages.Page], request: Request) -> Response:
         """Answer with a page."""
@@ -125,9 +124,8 @@ class _Site:
         if not once:
             raise UsageError("the form is not one of ours", "choose a row on the planner's page")
         async with self.launching:
-            if once not in self.launched:
-                self.launched[once] = await anyio.to_thread.run_sync(launching.launch, wanted, cap)
-        return RedirectResponse(f"/runs/{self.launched[once]}", status_code=303)
+            run = await anyio.to_thread.run_sync(launching.launch, wanted, cap, once)
+        return RedirectResponse(f"/runs/{run}", status_code=303)
 
     async def live(self, request: Request) -> Response:
         """Answer with a stream: the runs as they stand, whenever that changes."""
