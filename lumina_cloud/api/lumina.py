@@ -9,7 +9,6 @@ Each verb first settles runs that were left alone, so that what it says is true 
 from __future__ import annotations
 
 import difflib
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -18,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 # Planner, controller and providers are imported where they are used: a verb that only reads does not wait for them.
-from lumina_cloud.api import settings
+from lumina_cloud.api import rehearsing, settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, LuminaError, NotFound, Unreachable, UsageError
+from lumina_cloud.core.errors import LedgerError, LuminaError, NotFound, SandboxDown, Unreachable, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.reconciling import Wanted
     from lumina_cloud.api.reporting import Selection
-    from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.planner.backwards import Goal
@@ -69,7 +67,7 @@ class Lumina:
         self._settles = settles
         self.settings = settings.load()
         self.clock = clock or SystemClock()
-        self._env = _environment(self.settings)
+        self._env = rehearsing.environment(self.settings)
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self._listener = listener
@@ -144,6 +142,8 @@ class Lumina:
     def _connect(self, name: str, *, need_key: bool = True) -> Provider:
         from providers import registry
 
+        if name != "local":
+            self._need_sandbox()
         return registry.connect(
             name,
             home=self.settings.home,
@@ -153,6 +153,15 @@ class Lumina:
             urls={} if self.settings.sandbox else self.settings.urls,
             need_key=need_key,
         )
+
+    def _need_sandbox(self) -> None:
+        """Raise SandboxDown for a rehearsal without a sandbox: its clouds are then nowhere, and must not seem to be out of reach."""
+        if not self.settings.sandbox or rehearsing.is_up(self._env):
+            return
+        # It may have come up since.
+        self._env = rehearsing.environment(self.settings)
+        if not rehearsing.is_up(self._env):
+            raise SandboxDown()
 
     def _window(self, name: str) -> Provider:
         """Return a client that can at least look at offers."""
@@ -241,12 +250,16 @@ class Lumina:
         """Check providers, SSH, disk and clock."""
         from lumina_cloud.api import doctor
 
-        return doctor.examine(self.settings, self._connect, self._env)
+        return doctor.examine(
+            self.settings, self._connect, self._env, sandbox_is_up=not self.settings.sandbox or rehearsing.is_up(self._env)
+        )
 
     def look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
         """Ask the markets, and remember what they ask."""
         from lumina_cloud.api import market
 
+        if provider != "local":
+            self._need_sandbox()
         found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())
         market.remember(self.ledger, found)
         return found
@@ -395,6 +408,7 @@ class Lumina:
         """Compare what is rented with what the ledger knows, and end what no run needs. Raises UsageError for an unknown instance."""
         from lumina_cloud.api import reconciling
 
+        self._need_sandbox()
         self.settle()
         return reconciling.reconcile(self.session, self.controller.context, wanted or reconciling.Wanted())
 
@@ -615,15 +629,6 @@ class Lumina:
                 raise LedgerError(
                     f"less than 64 MiB of disk are free at {self.settings.home}", "free some, or set LUMINA_HOME to another disk"
                 )
-
-
-def _environment(chosen: Settings) -> Mapping[str, str]:
-    """Return the variables that providers are reached by: in a rehearsal those of the sandbox, whoever calls, and never a real cloud's."""
-    if not chosen.sandbox:
-        return os.environ
-    from providers.emulator.sandbox import environment
-
-    return {**os.environ, **environment(chosen.home.parent)}
 
 
 def _at_work(run: RunRecord) -> bool:

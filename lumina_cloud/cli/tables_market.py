@@ -108,6 +108,8 @@ def doctor(document: of_markets.DoctorDocument) -> list[RenderableType]:
         made.add_row(check.name, Text(word, style=style), Text(check.message), Text(check.hint or "-"))
     verdict = Text("nothing is broken", style="green") if document.ok else Text("something is broken: see above", style="bold red")
     asking = any(check.state == "missing" and check.provider is not None for check in document.checks)
+    if any(check.name == "sandbox" for check in document.checks):
+        return [made, verdict, next_step("lumina sandbox up")]
     return [made, verdict, next_step("lumina init    says where a key is put" if asking else "lumina plan debug --live")]
 
 
