@@ -42,6 +42,8 @@ __all__ = ["Limits", "Prepared", "Terms"]
 
 MAX_NAME = 80
 
+_PURPOSES = {"--project": "--project vision", "--label": "--label team=vision"}
+
 ASKED_FOR = "run.asked_for"
 """The event that keeps which intent a run was begun for."""
 
@@ -148,7 +150,7 @@ def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequ
     """Return what the last plan, or the one of that id, asked for. Raises UsageError when there is none."""
     record = ledger.last_plan() if plan_id is None else ledger.plan(plan_id)
     if record is None and plan_id is not None:
-        raise UsageError(f"no plan {plan_id!r}", "lumina launch without --plan takes the last one")
+        raise UsageError(f"no plan {plan_id!r}", "lumina plan MODEL makes one; where none is named, the last one is taken")
     if record is None:
         raise UsageError("nothing has been planned yet", "type first: lumina plan debug --arch mod\nthen:       lumina launch")
     return _from_record(record)
@@ -173,7 +175,7 @@ def purpose_of(project: str | None, labels: Sequence[str], on_drift: str = "tell
     for option, text in (("--project", project), *(("--label", label) for label in labels)):
         if text is not None and (not 0 < len(text) <= MAX_NAME or text != untrusted.line(text).strip()):
             raise UsageError(
-                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", "e.g. --label team=vision"
+                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", f"e.g. {_PURPOSES[option]}"
             )
     return Purpose(project or "", tuple(dict.fromkeys(labels)), "stop" if on_drift == "stop" else "tell")
 

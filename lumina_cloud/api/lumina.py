@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lumina_cloud.api import rehearsing, settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, LuminaError, NotFound, SandboxDown, Unreachable, UsageError
+from lumina_cloud.core.errors import CredentialsError, LedgerError, LuminaError, NotFound, SandboxDown, Unreachable, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
@@ -273,12 +273,15 @@ class Lumina:
         terms: Terms | None = None,
     ) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
-        from lumina_cloud.api import launching, planning
+        from lumina_cloud.api import beginning, launching, planning
 
         self._need_disk()
         self.settle()
         self.tidy()
-        prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+        try:
+            prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+        except CredentialsError as error:
+            raise beginning.without_account(error, self._env) from error
         # Only now: what was refused is not what `lumina launch` without a model should take.
         planning.keep(self.session, prepared.planned)
         return prepared
@@ -637,6 +640,9 @@ def _at_work(run: RunRecord) -> bool:
 
 
 def _unknown_run(name: str, names: list[str]) -> UsageError:
+    if not names:
+        what = "there is no run yet" if name == "last" else f"no run {name!r}: there is none yet"
+        return UsageError(what, "lumina plan debug says what one takes, lumina launch begins it; lumina init shows where, also for nothing")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return UsageError(f"no run {name!r}", f"did you mean {near[0]!r}?" if near else "lumina status lists the runs")
 

@@ -71,6 +71,14 @@ EXAMPLES = {
 }
 """A line to go by, where something that is needed is missing."""
 
+ABOUT = {
+    "lumina config": "it shows, and changes nothing: the file that it names is for writing in",
+    "lumina status": "about one run: lumina results RUN, or lumina logs RUN",
+    "lumina costs": "by run: lumina status --all; by a key: lumina costs --by project",
+    "lumina offers": "of one GPU: lumina offers --gpu 4090",
+}
+"""Where a verb is told more than it takes."""
+
 NUMBERS = {"valid integer": "is not a whole number", "valid number": "is not a number"}
 
 
@@ -100,7 +108,11 @@ def _instead(found: Any) -> str:
     missing = type(found).__name__ == "MissingParameter"
     if missing and verb in EXAMPLES:
         lines.insert(0, f"e.g. {EXAMPLES[verb]}")
+    if verb in ABOUT and "extra argument" in str(found.format_message()):
+        lines.insert(0, ABOUT[verb])
     unknown = str(getattr(found, "option_name", ""))
+    if re.fullmatch(r"-[\d.]+", unknown):
+        lines.insert(0, "an amount below 0 cannot be meant")
     has = set() if ctx is None else {name for param in ctx.command.params for name in param.opts}
     meant = next((option for option in MEANT.get(unknown, ()) if option.split()[0] in has), None)
     other = re.search(r"No such command '([^']*)'", str(found.format_message()))

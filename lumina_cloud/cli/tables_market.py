@@ -33,7 +33,8 @@ def offers(document: of_markets.OffersDocument, *, width: int) -> list[Renderabl
     if len(document.offers) > ROWS:
         made.caption = f"and {len(document.offers) - ROWS} more: --json shows all"
     parts: list[RenderableType] = [made if document.offers else Text("nothing of that kind is offered now", style="yellow")]
-    parts.append(Text("the whole machine, with its disk and the traffic that a run is expected to have", style="dim"))
+    if document.offers:
+        parts.append(Text("the whole machine, with its disk and the traffic that a run is expected to have", style="dim"))
     for failed in document.failed:
         parts.append(Text(f"* {failed.provider}: {failed.message}", style="yellow"))
         parts += [Text(f"  {line}", style="dim") for line in failed.hint.splitlines()]
