@@ -156,9 +156,9 @@ class Lumina:
 
     def _need_sandbox(self) -> None:
         """Raise SandboxDown for a rehearsal without a sandbox: its clouds are then nowhere, and must not seem to be out of reach."""
-        if not self.settings.sandbox or rehearsing.is_up(self._env):
+        if not self.settings.sandbox:
             return
-        # It may have come up since.
+        # Looked at anew: it may have come up, or gone down, since.
         self._env = rehearsing.environment(self.settings)
         if not rehearsing.is_up(self._env):
             raise SandboxDown()
@@ -399,6 +399,8 @@ class Lumina:
 
     def follow(self, run_id: str) -> RunRecord:
         """Follow a run to its end. Returns it."""
+        if self.find(run_id).provider != "local":
+            self._need_sandbox()
         return self.controller.follow(run_id, until=lambda _run: False)
 
     def stop(self, run_id: str) -> RunRecord:
@@ -591,7 +593,7 @@ class Lumina:
         from lumina_cloud.api import views
 
         # A machine that boots, is out of reach or has just gone says nothing now: that is no reason not to follow its run.
-        with suppress(Unreachable, NotFound):
+        with suppress(Unreachable, NotFound, SandboxDown):
             return self._log_there(run, offset)
         return views.read_log(run, offset) if offset == 0 else b""
 
