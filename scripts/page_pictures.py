@@ -91,7 +91,7 @@ HEAD = """# The pages
 
 ```
 $ lumina ui
-http://127.0.0.1:40123/?token=…
+http://127.0.0.1:40123/wF3…/?token=…
 ```
 
 Only this computer can reach them, and only a browser that was given the printed address: it holds a key that is new each time. Nothing is

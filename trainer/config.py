@@ -325,7 +325,7 @@ def with_layout(config: RunConfig, layout: LayoutConfig) -> RunConfig:
             "global_batch_tokens",
             training.global_batch_tokens,
             f"a global batch of {training.global_batch_tokens:,} tokens is no multiple of the sequence length {training.seq_len:,}",
-            f"take {max(lower, training.seq_len):,} or {lower + training.seq_len:,}",
+            f"take {f'{lower:,} or ' if lower else ''}{lower + training.seq_len:,}",
         )
     if training.global_batch_tokens % per_pass:
         sequences = training.global_batch_tokens // training.seq_len
@@ -453,6 +453,10 @@ _MOST |= {"n_heads": 1 << 14, "n_kv_heads": 1 << 14, "seq_len": 1 << 26, "n_gpus
 """Beyond these a typing error is certain."""
 
 
+_OPTIONS = {"tokens": "--tokens, or --tokens 20B", "global_batch_tokens": "--global-batch, or --global-batch 524288", "seed": "--seed"}
+"""What sets a field where there is an option for it."""
+
+
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
     may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared"}
@@ -466,9 +470,9 @@ def _check_numbers(config: RunConfig) -> None:
             if value > most:
                 raise ConfigError(f.name, value, f"{f.name} is {value:,}, beyond anything that can be trained", f"take at most {most:,}")
             if value < 0 or (value == 0 and f.name not in may_be_zero):
-                raise ConfigError(
-                    f.name, value, f"{f.name} is {value}, but must be positive", f"e.g. the preset's own: leave out --set {f.name}"
-                )
+                least = "at least 0" if f.name in may_be_zero else "above 0"
+                hint = f"e.g. the preset's own: leave out {_OPTIONS.get(f.name, f'--set {f.name}')}"
+                raise ConfigError(f.name, value, f"{f.name} is {value}, but must be {least}", hint)
 
 
 def _check_shape(model: ModelConfig) -> None:

@@ -50,7 +50,10 @@ def _prepare(options: argparse.Namespace) -> None:
     from trainer import shards, sources
 
     say = _Progress()
-    options.to.mkdir(parents=True, exist_ok=True)
+    try:
+        options.to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write shards in {options.to}: {error.strerror}") from error
     recipe = shards.Recipe(
         source=sources.fetched(options.source, options.to),
         tokenizer=options.tokenizer,

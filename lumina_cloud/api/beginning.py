@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lumina_cloud.api import doctor
 from lumina_cloud.api.documents import of_markets
 from lumina_cloud.core import money
+from lumina_cloud.core.errors import AuthError, CredentialsError
 from providers import credentials
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ def checks(name: str, connect: Callable[[str], Provider], env: Mapping[str, str]
     if name == "sandbox":
         return []
     return list(doctor.trainer() if name == "local" else doctor.of_cloud(name, connect, env))
+
+
+def without_account(error: CredentialsError, env: Mapping[str, str]) -> CredentialsError:
+    """Return a missing key's error; for somebody who has none at any cloud, with how to try without one."""
+    if isinstance(error, AuthError) or any(credentials.find_key(cloud, env) is not None for cloud in credentials.CLOUDS.values()):
+        return error
+    free = "without an account: lumina sandbox up, then the same with --sandbox; or a small one here: lumina launch debug --provider local"
+    return CredentialsError(error.message, f"{error.hint}\n{free}")
 
 
 def cap_of_all(document: of_money.BudgetDocument) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.api.documents import of_markets
 from lumina_cloud.core import money, units
-from lumina_cloud.core.errors import CredentialsError, LuminaError
+from lumina_cloud.core.errors import CredentialsError, LuminaError, SandboxDown
 from providers import credentials, registry
 from providers.contract import HasBalance, HasClock
 
@@ -32,27 +32,29 @@ WRONG_CLOCK_SECONDS = 30.0
 _KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
-def examine(settings: Settings, connect: Callable[[str], Provider], env: Mapping[str, str]) -> of_markets.DoctorDocument:
-    """Look at everything, every cloud at once."""
+def examine(
+    settings: Settings, connect: Callable[[str], Provider], env: Mapping[str, str], *, sandbox_is_up: bool = True
+) -> of_markets.DoctorDocument:
+    """Look at everything, every cloud at once. In a rehearsal without a sandbox there are none."""
+    names = registry.CLOUDS if sandbox_is_up else ()
     clouds: dict[str, list[of_markets.Check]] = {}
     skews: dict[str, float] = {}
 
     def one(name: str) -> None:
         clouds[name] = list(_cloud(name, connect, env, skews))
 
-    threads = [threading.Thread(target=one, args=(name,), daemon=True) for name in registry.CLOUDS]
+    threads = [threading.Thread(target=one, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(90.0)
     late = [
-        of_markets.Check(name=n, state="failed", message="no answer within 90 s", hint="ask again later")
-        for n in registry.CLOUDS
-        if n not in clouds
+        of_markets.Check(name=n, state="failed", message="no answer within 90 s", hint="ask again later") for n in names if n not in clouds
     ]
     checks = [
         *trainer(),
-        *(check for name in registry.CLOUDS for check in clouds.get(name, [])),
+        *([] if sandbox_is_up else [_no_sandbox(SandboxDown())]),
+        *(check for name in names for check in clouds.get(name, [])),
         *late,
         _ssh(settings, env),
         _disk(settings),
@@ -76,11 +78,17 @@ def _cloud(name: str, connect: Callable[[str], Provider], env: Mapping[str, str]
         yield of_markets.Check(name=name, provider=name, state="ok", message=f"{cloud.title} takes the key from {key.where}", hint="")
         if isinstance(provider, HasBalance):
             yield _balance(name, provider.balance())
+    except SandboxDown as error:
+        yield _no_sandbox(error)
     except CredentialsError as error:
         yield of_markets.Check(name=name, provider=name, state="failed", message=error.message, hint=error.hint)
     except LuminaError as error:
         # A cloud that is down is no fault of this computer.
         yield of_markets.Check(name=name, provider=name, state="warning", message=error.message, hint=error.hint)
+
+
+def _no_sandbox(error: SandboxDown) -> of_markets.Check:
+    return of_markets.Check(name="sandbox", state="missing", message=error.message, hint=error.hint)
 
 
 def _balance(name: str, usd: Decimal) -> of_markets.Check:

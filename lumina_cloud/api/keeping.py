@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from lumina_cloud.ledger import Ledger, backups, sqlite_file
 from lumina_cloud.ledger.database import way_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
@@ -43,8 +45,9 @@ def backup(ledger: Ledger, target: Path | None, clock: Clock) -> of_keeping.Back
     made = backups.backup_name(database) if target is None else target.expanduser().absolute()
     if made.exists():
         raise UsageError(f"{made} is there already", "give another name")
-    made.parent.mkdir(parents=True, exist_ok=True)
-    backups.copy(database.path, made)
+    with _writing(made):
+        made.parent.mkdir(parents=True, exist_ok=True)
+        backups.copy(database.path, made)
     try:
         backups.look_through_copy(made, clock)
     except LedgerError:
@@ -136,13 +139,23 @@ def export(ledger: Ledger, target: Path | None, write: Callable[[str], Any]) -> 
         return len(written) - 2
     partial = target.with_name(f".{target.name}.part")
     count = 0
-    with partial.open("w", encoding="utf-8") as out:
+    with _writing(target), partial.open("w", encoding="utf-8") as out:
         partial.chmod(0o600)
         for line in portable.lines(ledger.database):
             out.write(f"{line}\n")
             count += 1
     partial.replace(target)
     return count - 2
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn a file that cannot be made into an error of whoever named it. Raises UsageError."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(f"cannot write {target}: {said}", "name a file in a folder that can be written") from error
 
 
 def import_(ledger: Ledger, source: Path) -> of_keeping.ImportDocument:

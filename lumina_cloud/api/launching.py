@@ -34,12 +34,18 @@ if TYPE_CHECKING:
     from lumina_cloud.api.session import Session
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import Ledger, PlanRecord
+    from lumina_cloud.ledger.transaction import Transaction
 
 
 __all__ = ["Limits", "Prepared", "Terms"]
 
 
 MAX_NAME = 80
+
+_PURPOSES = {"--project": "--project vision", "--label": "--label team=vision"}
+
+ASKED_FOR = "run.asked_for"
+"""The event that keeps which intent a run was begun for."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def request_from_plan(ledger: Ledger, plan_id: str | None) -> tuple[WorkloadRequ
     """Return what the last plan, or the one of that id, asked for. Raises UsageError when there is none."""
     record = ledger.last_plan() if plan_id is None else ledger.plan(plan_id)
     if record is None and plan_id is not None:
-        raise UsageError(f"no plan {plan_id!r}", "lumina launch without --plan takes the last one")
+        raise UsageError(f"no plan {plan_id!r}", "lumina plan MODEL makes one; where none is named, the last one is taken")
     if record is None:
         raise UsageError("nothing has been planned yet", "type first: lumina plan debug --arch mod\nthen:       lumina launch")
     return _from_record(record)
@@ -169,7 +175,7 @@ def purpose_of(project: str | None, labels: Sequence[str], on_drift: str = "tell
     for option, text in (("--project", project), *(("--label", label) for label in labels)):
         if text is not None and (not 0 < len(text) <= MAX_NAME or text != untrusted.line(text).strip()):
             raise UsageError(
-                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", "e.g. --label team=vision"
+                f"{option} is {text!r}, but must be one line of 1 to {MAX_NAME} printable characters", f"e.g. {_PURPOSES[option]}"
             )
     return Purpose(project or "", tuple(dict.fromkeys(labels)), "stop" if on_drift == "stop" else "tell")
 
@@ -324,8 +330,11 @@ def _check_local_trainer(planned: Planned) -> None:
         )
 
 
-def begin(session: Session, prepared: Prepared) -> RunRecord:
-    """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError."""
+def begin(session: Session, prepared: Prepared, intent: str = "") -> RunRecord:
+    """Write the run down as `provisioning`: from here on the controller does the rest. Raises LedgerError.
+
+    An `intent` is begun once: asked for again, it is the run that there is.
+    """
     row, machine = prepared.row, prepared.row.machine
     config = row.estimate.config
     names = iter(lambda: f"{row.model}-{row.arch}-{planning.short_id()}", "")
@@ -357,17 +366,35 @@ def begin(session: Session, prepared: Prepared) -> RunRecord:
         project=prepared.purpose.project,
         labels=list(prepared.purpose.labels),
     )
-    return write_down(session.ledger, run, prepared.terms)
+    return write_down(session.ledger, run, prepared.terms, intent)
 
 
-def write_down(ledger: Ledger, run: RunRecord, terms: Terms) -> RunRecord:
+def begun_for(ledger: Ledger, intent: str) -> RunRecord | None:
+    """Return the run that an intent has begun, None where there is none yet."""
+    with ledger.transaction() as tx:
+        return _begun_for(tx, intent)
+
+
+def _begun_for(tx: Transaction, intent: str) -> RunRecord | None:
+    # What is begun for no intent in particular is always another run.
+    found = next((event for event in tx.events_of(ASKED_FOR) if event.data.get("intent") == intent), None) if intent else None
+    return None if found is None or found.run_id is None else tx.run(found.run_id)
+
+
+def write_down(ledger: Ledger, run: RunRecord, terms: Terms, intent: str = "") -> RunRecord:
     """Keep a planned run as one that is launched. Raises RefusedError when it could exceed a budget, LedgerError."""
     with ledger.transaction() as tx:
+        # Asked here, where nobody else can write: a form that is sent twice at once rents once.
+        begun = _begun_for(tx, intent)
+        if begun is not None:
+            return begun
         # Asked again where nobody else can write: of two launches at once only those that fit the budget begin.
         budgets.refuse_beyond(budgets.Known.of_transaction(tx, run.created_at), run.project, run.usd_cap, run.created_at)
         tx.add_run(run)
         tx.update_run(run.run_id, state=next_run_state("planned", "launch"))
         tx.add_event("run.launched", run_id=run.run_id, plan=run.plan_id, usd_cap=money.text(run.usd_cap))
+        if intent:
+            tx.add_event(ASKED_FOR, run_id=run.run_id, intent=intent)
         run_terms.keep(tx, run.run_id, terms)
     return replace(run, state="provisioning")
 

@@ -9,7 +9,6 @@ Each verb first settles runs that were left alone, so that what it says is true 
 from __future__ import annotations
 
 import difflib
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -18,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 # Planner, controller and providers are imported where they are used: a verb that only reads does not wait for them.
-from lumina_cloud.api import settings
+from lumina_cloud.api import rehearsing, settings
 from lumina_cloud.api.session import Session
 from lumina_cloud.core.clock import SystemClock
-from lumina_cloud.core.errors import LedgerError, LuminaError, NotFound, Unreachable, UsageError
+from lumina_cloud.core.errors import CredentialsError, LedgerError, LuminaError, NotFound, SandboxDown, Unreachable, UsageError
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from lumina_cloud.api.planning import MachineFilter, Planned
     from lumina_cloud.api.reconciling import Wanted
     from lumina_cloud.api.reporting import Selection
-    from lumina_cloud.api.settings import Settings
     from lumina_cloud.core.clock import Clock
     from lumina_cloud.ledger import MetricRecord, RunRecord
     from lumina_cloud.planner.backwards import Goal
@@ -69,7 +67,7 @@ class Lumina:
         self._settles = settles
         self.settings = settings.load()
         self.clock = clock or SystemClock()
-        self._env = _environment(self.settings)
+        self._env = rehearsing.environment(self.settings)
         self.ledger = Ledger.open(self.settings.home, self.clock)
         self._providers: dict[str, Provider] = {}
         self._listener = listener
@@ -144,6 +142,8 @@ class Lumina:
     def _connect(self, name: str, *, need_key: bool = True) -> Provider:
         from providers import registry
 
+        if name != "local":
+            self._need_sandbox()
         return registry.connect(
             name,
             home=self.settings.home,
@@ -153,6 +153,15 @@ class Lumina:
             urls={} if self.settings.sandbox else self.settings.urls,
             need_key=need_key,
         )
+
+    def _need_sandbox(self) -> None:
+        """Raise SandboxDown for a rehearsal without a sandbox: its clouds are then nowhere, and must not seem to be out of reach."""
+        if not self.settings.sandbox:
+            return
+        # Looked at anew: it may have come up, or gone down, since.
+        self._env = rehearsing.environment(self.settings)
+        if not rehearsing.is_up(self._env):
+            raise SandboxDown()
 
     def _window(self, name: str) -> Provider:
         """Return a client that can at least look at offers."""
@@ -241,12 +250,16 @@ class Lumina:
         """Check providers, SSH, disk and clock."""
         from lumina_cloud.api import doctor
 
-        return doctor.examine(self.settings, self._connect, self._env)
+        return doctor.examine(
+            self.settings, self._connect, self._env, sandbox_is_up=not self.settings.sandbox or rehearsing.is_up(self._env)
+        )
 
     def look(self, wanted: OfferQuery, provider: str | None) -> market.Market:
         """Ask the markets, and remember what they ask."""
         from lumina_cloud.api import market
 
+        if provider != "local":
+            self._need_sandbox()
         found = market.ask(self._window, market.names_for(provider), wanted, self.clock.now())
         market.remember(self.ledger, found)
         return found
@@ -260,12 +273,15 @@ class Lumina:
         terms: Terms | None = None,
     ) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
-        from lumina_cloud.api import launching, planning
+        from lumina_cloud.api import beginning, launching, planning
 
         self._need_disk()
         self.settle()
         self.tidy()
-        prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+        try:
+            prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+        except CredentialsError as error:
+            raise beginning.without_account(error, self._env) from error
         # Only now: what was refused is not what `lumina launch` without a model should take.
         planning.keep(self.session, prepared.planned)
         return prepared
@@ -280,11 +296,20 @@ class Lumina:
         """Write the run down and drive it until its trainer works on the machine. Returns the run."""
         return self.start(self.begin(prepared).run_id)
 
-    def begin(self, prepared: Prepared) -> RunRecord:
-        """Write the run down; nothing is rented before `start`, or any other command, drives it."""
+    def begin(self, prepared: Prepared, intent: str = "") -> RunRecord:
+        """Write the run down; nothing is rented before `start`, or any other command, drives it.
+
+        An `intent`, any word of the caller's own, is begun once: who asks for it again gets the run that there is.
+        """
         from lumina_cloud.api import launching
 
-        return launching.begin(self.session, prepared)
+        return launching.begin(self.session, prepared, intent)
+
+    def begun_for(self, intent: str) -> RunRecord | None:
+        """Return the run that an intent has begun, None where there is none yet."""
+        from lumina_cloud.api import launching
+
+        return launching.begun_for(self.ledger, intent)
 
     def start(self, run_id: str) -> RunRecord:
         """Drive a run until its trainer works on the machine. Returns it."""
@@ -335,12 +360,21 @@ class Lumina:
         return self.detach(run_id)
 
     def detach(self, run_id: str) -> bool:
-        """Leave a run, wherever it is to train, to the controller of this home, or to a small process of its own. Returns True."""
+        """Leave a run, wherever it is to train, to the controller of this home, or to a small process of its own. Returns True.
+
+        Raises LuminaError, which names the run, where no process can be started: it is begun all the same.
+        """
         from lumina_cloud.api import background, service
 
         self.controller.let_go()
-        if not service.is_served(self.settings.home):
-            background.start(self.settings, run_id)
+        try:
+            if not service.is_served(self.settings.home):
+                background.start(self.settings, run_id)
+        except (OSError, LuminaError) as error:
+            raise LuminaError(
+                f"{run_id} is begun, and no process could be started that drives it: {error}",
+                f"lumina logs -f {run_id} drives it to its end, and lumina stop {run_id} ends it; launched again, it would be a second run",
+            ) from error
         return True
 
     def ssh(self, run_id: str) -> Connection:
@@ -365,6 +399,8 @@ class Lumina:
 
     def follow(self, run_id: str) -> RunRecord:
         """Follow a run to its end. Returns it."""
+        if self.find(run_id).provider != "local":
+            self._need_sandbox()
         return self.controller.follow(run_id, until=lambda _run: False)
 
     def stop(self, run_id: str) -> RunRecord:
@@ -377,6 +413,7 @@ class Lumina:
         """Compare what is rented with what the ledger knows, and end what no run needs. Raises UsageError for an unknown instance."""
         from lumina_cloud.api import reconciling
 
+        self._need_sandbox()
         self.settle()
         return reconciling.reconcile(self.session, self.controller.context, wanted or reconciling.Wanted())
 
@@ -556,7 +593,7 @@ class Lumina:
         from lumina_cloud.api import views
 
         # A machine that boots, is out of reach or has just gone says nothing now: that is no reason not to follow its run.
-        with suppress(Unreachable, NotFound):
+        with suppress(Unreachable, NotFound, SandboxDown):
             return self._log_there(run, offset)
         return views.read_log(run, offset) if offset == 0 else b""
 
@@ -599,21 +636,15 @@ class Lumina:
                 )
 
 
-def _environment(chosen: Settings) -> Mapping[str, str]:
-    """Return the variables that providers are reached by: in a rehearsal those of the sandbox, whoever calls, and never a real cloud's."""
-    if not chosen.sandbox:
-        return os.environ
-    from providers.emulator.sandbox import environment
-
-    return {**os.environ, **environment(chosen.home.parent)}
-
-
 def _at_work(run: RunRecord) -> bool:
     """Whether a launch may return: the trainer works. A run that is ending is followed until its machine is gone."""
     return run.state == "training" or (run.state == "preparing" and bool(run.progress))
 
 
 def _unknown_run(name: str, names: list[str]) -> UsageError:
+    if not names:
+        what = "there is no run yet" if name == "last" else f"no run {name!r}: there is none yet"
+        return UsageError(what, "lumina plan debug says what one takes, lumina launch begins it; lumina init shows where, also for nothing")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return UsageError(f"no run {name!r}", f"did you mean {near[0]!r}?" if near else "lumina status lists the runs")
 

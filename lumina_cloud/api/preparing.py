@@ -51,6 +51,8 @@ def prepare(request: DataRequest, to: str, tell: Callable[[str], None]) -> of_ke
 def check(request: DataRequest) -> of_keeping.CheckedDataDocument:
     """Return what a source holds. Raises DataError for one that is empty, damaged or not there."""
     path = Path(request.source).expanduser()
+    if not request.source.strip():
+        raise DataError("the path of the text is empty", "lumina data check notes.txt")
     if request.source != "stdlib" and not path.exists():
         raise DataError(f"no data at {request.source!r}", "give the path of a file or folder of text, or of prepared shards")
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
@@ -80,6 +82,12 @@ def _options(request: DataRequest, *, with_length: bool) -> list[str]:
     return out
 
 
+_MEND = {
+    "prepare": "lumina data check PATH says what is there; --to takes a folder that can be written",
+    "check": "mend what is named, or leave it out",
+}
+
+
 def _trainer(tell: Callable[[str], None], verb: str, *arguments: str) -> dict[str, Any]:
     """Run a data verb and return the document that it prints; `tell` is given what it says meanwhile. Raises DataError."""
     argv = [sys.executable, "-m", "trainer", "data", verb, *arguments, "--json"]
@@ -92,7 +100,7 @@ def _trainer(tell: Callable[[str], None], verb: str, *arguments: str) -> dict[st
                 tell(last)
         printed = process.stdout.read()
     if process.returncode != 0:
-        raise DataError(last.removeprefix("error: "), "lumina data check PATH says what is there")
+        raise DataError(last.removeprefix("error: "), _MEND[verb])
     said: dict[str, Any] = json.loads(printed)
     return said
 

@@ -39,7 +39,7 @@ class Selection:
         if self.runs and (self.month is not None or self.project is not None):
             raise UsageError("runs are named, and chosen by month or project as well", "leave one of both out")
         if self.month is not None and not is_month(self.month):
-            raise UsageError(f"--month is {self.month!r}", "e.g. --month 2026-03")
+            raise UsageError(f"--month is {self.month!r}, but must be a month such as 2026-03", "e.g. --month 2026-03")
 
     @property
     def title(self) -> str:

@@ -115,7 +115,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """Return the table of a `config.toml`, an empty one where there is no file. Raises UsageError for one that is malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", "make it readable, or remove it") from error

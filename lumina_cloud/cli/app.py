@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -71,13 +70,6 @@ def root(
     """Plan, rent, train, bring back, switch off, and account for language models on rented GPUs."""
 
 
-def _mistyped(error: typer.TyperException) -> str:
-    """Return what is wrong with an option, with its name and the value that was typed."""
-    options = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
-    said = next((f"{name} {value}: " for name, value in pairwise(sys.argv) if name in options), "")
-    return f"{said}{error.format_message()}"
-
-
 def _named(info: Any) -> str:
     """Return the word that calls a verb or a group of verbs."""
     of_group = getattr(info, "typer_instance", None)
@@ -122,13 +114,12 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        verb = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
         if not error.format_message():
             # Typer has shown the help: nothing was typed.
             sys.exit(UsageError.exit_code)
-        known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None}
-        help_of = f"lumina {verb} --help" if verb in known else "lumina --help"
-        output.fail(UsageError(_mistyped(error), help_of), as_json="--json" in sys.argv)
+        from lumina_cloud.cli import mistyped
+
+        output.fail(mistyped.error(error), as_json="--json" in sys.argv)
         sys.exit(UsageError.exit_code)
     except typer.Abort:
         sys.exit(1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from lumina_cloud.cli import options, output
-from lumina_cloud.cli.sandboxed import FLAG
+from lumina_cloud.cli import options, output, sandboxed
+from lumina_cloud.core.commands import SANDBOX
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,7 +18,7 @@ def config(json: options.Json = False, debug: options.Debug = False) -> None:
     with output.errors_shown(as_json=json):
         from lumina_cloud.api import configuration
 
-        document = configuration.explain((FLAG,) if FLAG in sys.argv else ())
+        document = configuration.explain((SANDBOX,) if sandboxed.typed() else ())
         if json:
             output.emit(document)
             return

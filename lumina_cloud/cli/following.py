@@ -139,7 +139,7 @@ def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -
         tail = views.log_tail(run)
         if tail:
             output.tell(f"the end of its log ({run.folder}/log.txt):")
-            output.tell(tail)
+            output.tell(tail, quoted=True)
         if not as_json:
             how = "to go on from the last checkpoint" if views.has_checkpoint(run) else "to begin again"
             output.tell(f"{how}: lumina resume {run.run_id}")

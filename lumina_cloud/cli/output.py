@@ -14,7 +14,8 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.core import untrusted
+from lumina_cloud.cli import sandboxed
+from lumina_cloud.core import commands, untrusted
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
@@ -42,29 +43,45 @@ def show(*parts: RenderableType) -> None:
     out = console()
     for part in parts:
         following = str(part).startswith("next:")
-        out.print(_restyled(part, typed_here(str(part))) if following else part, soft_wrap=following)
+        out.print(_of_this_world(part), soft_wrap=following)
 
 
-def tell(text: str) -> None:
-    """Print one plain line on standard error: progress, notes, what to do next."""
-    lines = (typed_here(line) if line.startswith("next:") else line for line in text.split("\n"))
-    console(stderr=True).print("\n".join(lines), markup=False, soft_wrap=True)
+def tell(text: str, *, quoted: bool = False) -> None:
+    """Print plain lines on standard error: progress, notes, what to do next. `quoted` ones are another's words, and stay as they are."""
+    shown = text if quoted else "\n".join(map(typed_here, text.split("\n")))
+    console(stderr=True).print(shown, markup=False, soft_wrap=True)
 
 
 def typed_here(line: str) -> str:
-    """Return what to type next as it has to be typed: with --sandbox where that was typed now, else it would mean the real ledger.
+    """Return a line with its commands as they have to be typed: with --sandbox where that was typed now, else they mean the real ledger.
 
-    A command ends at a comma, at two spaces, or with its line.
+    After `next:` a command ends at a comma, at two spaces, or with its line; elsewhere it stands in a sentence.
     """
-    if "--sandbox" not in sys.argv[1:]:
+    if not sandboxed.typed():
         return line
-    return re.sub(r"\blumina (?:[^\s,]+ ?)+(?<! )", lambda found: f"{found[0]} --sandbox", line)
+    if not line.startswith("next:"):
+        return commands.in_sandbox(line)
+    return re.sub(r"\blumina (?!sandbox )(?:[^\s,]+ ?)+(?<! )", lambda found: _marked(found[0]), line)
 
 
-def _restyled(part: RenderableType, text: str) -> RenderableType:
+def _marked(command: str) -> str:
+    return command if commands.SANDBOX in command.split() else f"{command} {commands.SANDBOX}"
+
+
+def _of_this_world(part: RenderableType) -> RenderableType:
+    """Return a part of an answer with its commands as they have to be typed."""
+    if not sandboxed.typed():
+        return part
+    from rich.table import Table
     from rich.text import Text
 
-    return Text(text, style=part.style) if isinstance(part, Text) else text
+    if isinstance(part, Table):
+        if isinstance(part.caption, str):
+            part.caption = typed_here(part.caption)
+        return part
+    if isinstance(part, Text) and not part.spans:
+        return Text(typed_here(part.plain), style=part.style)
+    return typed_here(part) if isinstance(part, str) else part
 
 
 def emit(document: Document) -> None:
@@ -91,19 +108,20 @@ def _inert(cell: Any) -> Any:
 
 def fail(error: LuminaError, *, as_json: bool) -> None:
     """Print an error on standard error: one panel for a person, one JSON line for a script."""
+    hint = "\n".join(map(typed_here, error.hint.split("\n")))
     if as_json:
         from lumina_cloud.api.documents import SCHEMA_VERSION
 
         # By hand: an error about what was typed does not wait for pydantic.
-        body = {"schema_version": SCHEMA_VERSION, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+        body = {"schema_version": SCHEMA_VERSION, "error": {"kind": error.kind, "message": error.message, "hint": hint}}
         sys.stderr.write(json.dumps(body) + "\n")
         return
     from rich.panel import Panel
     from rich.text import Text
 
     text = Text(error.message)
-    if error.hint:
-        text.append(f"\n{error.hint}", style="dim")
+    if hint:
+        text.append(f"\n{hint}", style="dim")
     console(stderr=True).print(Panel(text, title=error.kind.replace("_", " "), title_align="left", border_style="red", expand=False))
 
 

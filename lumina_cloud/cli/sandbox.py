@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Three clouds emulated on this machine, to rehearse everything without paying.", no_args_is_help=True)
 
 UP_KEYS = ("vastai_url", "runpod_url", "lambda_url", "api_key", "pid")
+MARKETS = ("still", "calm", "wild")
 Scenario = Annotated[Path | None, typer.Option(help="A TOML file of settings and [[fault]] tables.")]
 
 
@@ -50,6 +51,8 @@ def up(
             settings["delays"] = "real"
         if time_scale is not None and time_scale <= 0:
             raise UsageError(f"--time-scale is {time_scale}, but must be above zero", "e.g. --time-scale 60")
+        if market is not None and market not in MARKETS:
+            raise UsageError(f"--market is {market!r}", f"take {', '.join(MARKETS[:-1])} or {MARKETS[-1]}")
         if deposit is not None:
             options.amount("--deposit", deposit)
         if fault:

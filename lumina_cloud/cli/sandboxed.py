@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
+from lumina_cloud.core.commands import SANDBOX
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FLAG = "--sandbox"
 VARIABLE = "LUMINA_SANDBOX"
 
 
 def wanted() -> bool:
     """Tell whether this process works on the sandbox."""
     return os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+def typed() -> bool:
+    """Tell whether `--sandbox` was typed now: the next command has to say it too, as it need not where the variable is set."""
+    words = sys.argv[1:]
+    return SANDBOX in words[: words.index("--") if "--" in words else None]
 
 
 def base_home() -> Path:
@@ -54,7 +62,7 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the flag out of the arguments, up to a bare `--`, and act on it."""
         end = args.index("--") if "--" in args else len(args)
-        ours = [one for one in args[:end] if one != FLAG]
+        ours = [one for one in args[:end] if one != SANDBOX]
         if len(ours) < end or wanted():
             ctx.call_on_close(enter())
         return super().parse_args(ctx, ours + args[end:])

@@ -22,7 +22,7 @@ def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = Fals
     wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
     wanted += [f"a loss of {found.target_loss:g}"] if found.target_loss is not None else []
     if not found.answers:
-        return [Text(found.why_none, style="bold red"), next_step("a larger --budget, a later --deadline, or lumina plan debug")]
+        return [Text(found.why_none, style="bold red"), next_step(f"{_looser(found)}, or lumina plan debug")]
     best = found.answers[0]
     title = Text(f"for {' and '.join(wanted)}: ", style="bold")
     title.append(f"{units.count(best.parameters_active)} active parameters, {best.arch}", style="bold green")
@@ -42,6 +42,13 @@ def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = Fals
         made.add_row(a.model, a.arch, *(cells[name] for name in figures), f"{a.count} x {a.gpu} ({a.provider})")
     parts: list[RenderableType] = [title, "", made]
     return parts if planned_too else [*parts, next_step(best.type)]
+
+
+def _looser(found: of_plans.Backwards) -> str:
+    """Return which of the limits that were named could be looser."""
+    loss = [] if found.target_loss is None else ["a higher --target-loss"]
+    budget = [] if found.budget_usd is None else ["a larger --budget"]
+    return ", ".join([*loss, *budget, *([] if found.deadline_hours is None else ["a later --deadline"])])
 
 
 def accuracy(document: of_plans.AccuracyDocument, *, width: int) -> list[RenderableType]:

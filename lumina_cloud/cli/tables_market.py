@@ -33,7 +33,8 @@ def offers(document: of_markets.OffersDocument, *, width: int) -> list[Renderabl
     if len(document.offers) > ROWS:
         made.caption = f"and {len(document.offers) - ROWS} more: --json shows all"
     parts: list[RenderableType] = [made if document.offers else Text("nothing of that kind is offered now", style="yellow")]
-    parts.append(Text("the whole machine, with its disk and the traffic that a run is expected to have", style="dim"))
+    if document.offers:
+        parts.append(Text("the whole machine, with its disk and the traffic that a run is expected to have", style="dim"))
     for failed in document.failed:
         parts.append(Text(f"* {failed.provider}: {failed.message}", style="yellow"))
         parts += [Text(f"  {line}", style="dim") for line in failed.hint.splitlines()]
@@ -108,6 +109,8 @@ def doctor(document: of_markets.DoctorDocument) -> list[RenderableType]:
         made.add_row(check.name, Text(word, style=style), Text(check.message), Text(check.hint or "-"))
     verdict = Text("nothing is broken", style="green") if document.ok else Text("something is broken: see above", style="bold red")
     asking = any(check.state == "missing" and check.provider is not None for check in document.checks)
+    if any(check.name == "sandbox" for check in document.checks):
+        return [made, verdict, next_step("lumina sandbox up")]
     return [made, verdict, next_step("lumina init    says where a key is put" if asking else "lumina plan debug --live")]
 
 

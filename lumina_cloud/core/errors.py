@@ -15,6 +15,7 @@ LuminaError                    1   a bug of ours, until proven otherwise
 │   ├── RateLimited            7   asked too often: wait `retry_after` seconds
 │   ├── InvalidRequest         7   understood and refused: the same request will never do
 │   ├── ProviderDown           7   no answer, or an answer that says it failed: ask again later
+│   ├── SandboxDown            7   a rehearsal, and no sandbox is up: no cloud was asked
 │   ├── BadReply               7   a reply that is not understood: never taken for "nothing there"
 │   ├── OutcomeUnknown         7   a request may have happened: look it up, never repeat it blindly
 │   ├── StillTerminating       7   ask again
@@ -134,6 +135,15 @@ class ProviderDown(ProviderError):
     """The provider did not answer in time, or says that it failed. Nothing is known about what was asked for."""
 
     kind = "provider_down"
+
+
+class SandboxDown(ProviderError):
+    """A rehearsal, and no sandbox is up. No cloud is to blame, and none was asked."""
+
+    kind = "sandbox_down"
+
+    def __init__(self, message: str = "the sandbox is not running", hint: str = "lumina sandbox up") -> None:
+        super().__init__(message, hint)
 
 
 class BadReply(ProviderError):

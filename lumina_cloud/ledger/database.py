@@ -262,6 +262,9 @@ def _translated(error: Exception, where: str | Path, path: Path | None) -> Ledge
         return LedgerError(f"{where} is damaged or no ledger at all: {words}", way_back(path))
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(cause, PermissionError):
         return LedgerError(f"the ledger {where} cannot be written: {words}", "make the folder and the file writable, or set LUMINA_HOME")
+    if path is not None and isinstance(cause, OSError):
+        what = f"{path.parent} cannot be the folder of the ledger: {cause.strerror or words}"
+        return LedgerError(what, "set LUMINA_HOME to a folder that can be written: export LUMINA_HOME=~/lumina")
     if path is None and type(cause).__name__ == "OperationalError":
         return LedgerError(f"the ledger {where} cannot be reached: {words}", "is the server up? LUMINA_LEDGER_URL says where it is")
     if path is not None and name in ("SQLITE_ERROR", "") and ("no such table" in words or "no such column" in words):

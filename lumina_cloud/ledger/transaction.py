@@ -163,6 +163,10 @@ class Transaction:
         """Return a run as it is within this transaction."""
         return self._get(RunRecord, run_id)
 
+    def events_of(self, kind: str) -> list[EventRecord]:
+        """Return all events of one kind."""
+        return self._writer.select(EventRecord, "WHERE kind = :kind", {"kind": kind})
+
     def active_runs(self, states: Sequence[str]) -> list[RunRecord]:
         """Return the runs in the given states."""
         named = {f"state{n}": state for n, state in enumerate(states)}

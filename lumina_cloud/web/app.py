@@ -42,7 +42,7 @@ FORM_BYTES = 10_000
 
 def application(desk: Desk, lock: Lock) -> Starlette:
     """Return the application: every request passes the guard first."""
-    site = _Site(desk, _environment())
+    site = _Site(desk, lock.root, _environment(desk))
     shown = {
         "/": pages.runs,
         "/runs/{run}": pages.run,
@@ -70,11 +70,11 @@ def application(desk: Desk, lock: Lock) -> Starlette:
     )
 
 
-def _environment() -> Environment:
+def _environment(desk: Desk) -> Environment:
     made = Environment(
         loader=FileSystemLoader(templates.folder() / "ui"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= pages.FILTERS
+    made.filters |= pages.FILTERS | {"typed": desk.typed}
     return made
 
 
@@ -83,10 +83,11 @@ class _Site:
     """Answers requests. Handlers that are no coroutines run in a thread each."""
 
     desk: Desk
+    root: str
+    """The path below which all pages lie."""
     environment: Environment
-    launched: dict[str, str] = field(default_factory=dict)
-    """The run that each shown page of `/launch` has started: a form that is sent twice rents once."""
     launching: anyio.Lock = field(default_factory=anyio.Lock)
+    """One launch at a time: two at once would plan for the same money."""
 
     def page(self, made: Callable[[Lumina, pages.Asked], pages.Page], request: Request) -> Response:
         """Answer with a page."""
@@ -100,7 +101,9 @@ class _Site:
             with self.desk.reading() as lumina:
                 return JSONResponse(made(lumina, _asked(request)))
         except LuminaError as error:
-            return JSONResponse({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}, status_code=_status(error))
+            return JSONResponse(
+                {"error": {"kind": error.kind, "message": error.message, "hint": self.desk.typed(error.hint)}}, status_code=_status(error)
+            )
 
     async def stop(self, request: Request) -> Response:
         """End a run in good order, once its page has asked for it."""
@@ -109,7 +112,7 @@ class _Site:
         if form.get("sure") != ["yes"]:
             raise UsageError("ending a run has to be confirmed", f"open /runs/{run}/stop")
         await anyio.to_thread.run_sync(self._stop, run)
-        return RedirectResponse(f"/runs/{run}", status_code=303)
+        return RedirectResponse(f"{self.root}/runs/{run}", status_code=303)
 
     def _stop(self, run: str) -> None:
         with self.desk.reading() as lumina:
@@ -125,9 +128,8 @@ class _Site:
         if not once:
             raise UsageError("the form is not one of ours", "choose a row on the planner's page")
         async with self.launching:
-            if once not in self.launched:
-                self.launched[once] = await anyio.to_thread.run_sync(launching.launch, wanted, cap)
-        return RedirectResponse(f"/runs/{self.launched[once]}", status_code=303)
+            run = await anyio.to_thread.run_sync(launching.launch, wanted, cap, once)
+        return RedirectResponse(f"{self.root}/runs/{run}", status_code=303)
 
     async def live(self, request: Request) -> Response:
         """Answer with a stream: the runs as they stand, whenever that changes."""
@@ -170,7 +172,7 @@ class _Site:
 
     def _rendered(self, page: pages.Page, status: int = 200) -> Response:
         text = self.environment.get_template(page.template).render(
-            title=page.title, place=page.place, trouble=self.desk.trouble, **page.context
+            root=self.root, title=page.title, place=page.place, trouble=self.desk.trouble, **page.context
         )
         return HTMLResponse(text, status_code=status)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api.lumina import Lumina
+from lumina_cloud.core import commands
 from lumina_cloud.core.errors import LuminaError
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Desk:
         """Give the ledger's verbs to one page."""
         with self._lock:
             yield self._lumina
+
+    def typed(self, text: str) -> str:
+        """Return a text with its commands as they have to be typed: those of a rehearsal's pages are of the rehearsal."""
+        return commands.in_sandbox(text) if self._lumina.settings.sandbox else text
 
     @property
     def closing(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lumina_cloud.api import planning
 from lumina_cloud.api.requests import ARCHS, MODELS, Options, workload_request
 from lumina_cloud.core import money
+from lumina_cloud.core.commands import SANDBOX
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.web.charts import points_of, thinned
 from lumina_cloud.web.pages import line_of, planned_against_actual, summary
@@ -71,7 +72,7 @@ def plan(lumina: Lumina, asked: Asked) -> dict[str, Any]:
         "parameters": document.workloads[0].parameters_active,
         "rows": sorted(rows, key=lambda r: (r["usd"], r["hours"])),
         "refused": sum(not r.fits for r in document.rows),
-        "type": _typed(model, arch, asked.one("tokens")),
+        "type": _typed(model, arch, asked.one("tokens"), rehearsal=lumina.settings.sandbox),
         "notes": document.notes,
     }
 
@@ -109,8 +110,9 @@ def _positive(asked: Asked, name: str) -> Decimal | None:
     return value
 
 
-def _typed(model: str, arch: str, tokens: str) -> str:
-    return " ".join(["lumina plan", model, "--arch", arch, *(["--tokens", tokens] if tokens else [])])
+def _typed(model: str, arch: str, tokens: str, *, rehearsal: bool) -> str:
+    words = ["lumina plan", model, "--arch", arch, *(["--tokens", tokens] if tokens else [])]
+    return " ".join([*words, *([SANDBOX] if rehearsal else [])])
 
 
 # --- the published benchmark ----------------------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ The pages are served on the loopback address, where every program and every web 
 has to pass four checks: its Host is ours (else a foreign name was made to point here, DNS rebinding), its Origin is ours if it has one,
 the browser does not say that another site sent it (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/), and it knows the token: once in
 the address that was printed, from then on in a cookie that scripts cannot read and other sites cannot send.
+
+A browser sends a cookie to every port of a host (RFC 6265, section 8.5), so to whatever else listens on this computer. It does keep to the
+cookie's path: all pages lie below one that nobody can guess, new each time, and the cookie is sent for nothing else.
 """
 
 from __future__ import annotations
@@ -57,14 +60,29 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lock:
-    """The token of one `lumina ui`, and the port it listens on."""
+    """What opens one `lumina ui`, and where it is."""
 
     token: str
+    """In the printed address alone: it gets a browser its session."""
+    session: str
+    """The cookie's value. It opens this `lumina ui` until its end, and nothing else."""
     port: int
+    root: str
+    """The path below which all pages lie, as unguessable as the token: the only one for which a browser sends the cookie."""
+
+    @classmethod
+    def new(cls, port: int) -> Lock:
+        """Return a lock that was never there before."""
+        return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), port, f"/{secrets.token_urlsafe(16)}")
+
+    @property
+    def address(self) -> str:
+        """What is printed: whoever opens it is let in."""
+        return f"http://127.0.0.1:{self.port}{self.root}/?token={self.token}"
 
     @property
     def cookie(self) -> str:
-        """The cookie's name: browsers share cookies between the ports of a host, so it names the port."""
+        """The cookie's name: two `lumina ui` on two ports are no strangers to a browser."""
         return f"lumina-{self.port}"
 
     @property
@@ -83,13 +101,15 @@ def judge(lock: Lock, asked: Asked) -> Verdict:
     foreign = _foreign(asked, host)
     if foreign:
         return Verdict(403, foreign)
+    if not _below(lock.root, asked.path):
+        return Verdict(403, LOCKED)
     offered = dict(parse_qsl(asked.query)).get("token")
     if offered is not None:
         if asked.method != "GET" or not _same(offered, lock.token):
             return Verdict(403, LOCKED)
         kept = urlencode([(k, v) for k, v in parse_qsl(asked.query) if k != "token"])
         return Verdict(303, location=_local(asked.path) + (f"?{kept}" if kept else ""))
-    if not _same(_cookies(asked.headers.get("cookie", "")).get(lock.cookie, ""), lock.token):
+    if not _same(_cookies(asked.headers.get("cookie", "")).get(lock.cookie, ""), lock.session):
         return Verdict(403, LOCKED)
     return Verdict(200)
 
@@ -105,6 +125,11 @@ def _foreign(asked: Asked, host: str) -> str:
     if asked.method == "POST" and origin is None:
         return "A request that changes something has to say where it comes from (Origin).\n"
     return ""
+
+
+def _below(root: str, path: str) -> bool:
+    """Whether a path lies below another. How much of it is right takes as long to say as that it is wrong."""
+    return _same(path[: len(root) + 1], f"{root}/")
 
 
 def _local(path: str) -> str:
@@ -141,14 +166,16 @@ class Guard:
         asked = Asked(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers)
         verdict = judge(self._lock, asked)
         if verdict.status == 200:
-            await self._app(scope, receive, _with_headers(send))
+            # The pages themselves know nothing of where they lie.
+            path = scope["path"][len(self._lock.root) :]
+            await self._app({**scope, "path": path, "raw_path": quote(path).encode()}, receive, _with_headers(send))
             return
         await self._refuse(verdict, _with_headers(send))
 
     async def _refuse(self, verdict: Verdict, send: Send) -> None:
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         if verdict.location:
-            cookie = f"{self._lock.cookie}={self._lock.token}; Path=/; HttpOnly; SameSite=Strict"
+            cookie = f"{self._lock.cookie}={self._lock.session}; Path={self._lock.root}/; HttpOnly; SameSite=Strict"
             headers += [(b"location", verdict.location.encode("latin-1", "replace")), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": verdict.status, "headers": headers})
         await send({"type": "http.response.body", "body": verdict.text.encode()})

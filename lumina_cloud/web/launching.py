@@ -11,6 +11,7 @@ from lumina_cloud.api.launching import Limits, terms_from
 from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.api.requests import Options, workload_request
+from lumina_cloud.api.views import ENDED
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
 
@@ -76,13 +77,20 @@ def cap_of(text: str) -> Decimal:
     return cap
 
 
-def launch(wanted: Wanted, cap: Decimal) -> str:
-    """Write a run down and leave it to the background. Returns its name. Raises whatever `lumina launch` refuses with."""
-    terms = terms_from(None, None, [], accept_unguarded=False, interruptible=wanted.interruptible)
+def launch(wanted: Wanted, cap: Decimal, intent: str) -> str:
+    """Write a run down and leave it to the background. Returns its name. Raises whatever `lumina launch` refuses with.
+
+    Whatever fails after the run is written down, and whoever asks again with the same intent, also of pages that were started anew: the
+    ledger has it, and the answer is that run.
+    """
     # Its own connection: the markets are asked here, and no page waits for them.
     with Lumina() as lumina:
-        request = workload_request(wanted.model, wanted.options)
-        prepared = lumina.prepare(request, wanted.machine, Limits(max_cost=cap, max_hours=None), None, terms)
-        run_id = lumina.begin(prepared).run_id
-        lumina.detach(run_id)
-    return run_id
+        run = lumina.begun_for(intent)
+        if run is None:
+            terms = terms_from(None, None, [], accept_unguarded=False, interruptible=wanted.interruptible)
+            request = workload_request(wanted.model, wanted.options)
+            prepared = lumina.prepare(request, wanted.machine, Limits(max_cost=cap, max_hours=None), None, terms)
+            run = lumina.begin(prepared, intent)
+        if run.state not in ENDED:
+            lumina.detach(run.run_id)
+    return run.run_id

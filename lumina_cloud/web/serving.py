@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -35,11 +34,11 @@ def serve(port: int, tell: Callable[[UiDocument], None]) -> None:
 
     listening = _listen(port)
     with listening:
-        lock = Lock(token=secrets.token_urlsafe(32), port=listening.getsockname()[1])
+        lock = Lock.new(listening.getsockname()[1])
         desk = Desk()
         try:
             desk.settle()
-            tell(UiDocument(url=f"http://{ADDRESS}:{lock.port}/?token={lock.token}", port=lock.port))
+            tell(UiDocument(url=lock.address, port=lock.port))
             # No access log: the first address holds the token.
             config = uvicorn.Config(
                 application(desk, lock),

@@ -28,6 +28,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 BURIAL_SECONDS = 3.0
 ASK_SECONDS = 30.0
+NOWHERE = "http://127.0.0.1:1"
+"""Where variables lead while no sandbox is up: nobody answers there."""
 _ours: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this very process started."""
 NEEDED = {"asyncssh": "asyncssh", "graphql": "graphql-core", "yaml": "pyyaml"}
@@ -92,7 +94,7 @@ def environment(home: Path) -> dict[str, str]:
         urls, key = (found.vastai_url, found.runpod_url, found.lambda_url), found.api_key
         more = {"LUMINA_LAMBDA_SSH_PORT": str(found.lambda_ssh_port)}
     except SandboxDown:
-        urls, key, more = ("http://127.0.0.1:1",) * 3, "no-sandbox", {}
+        urls, key, more = (NOWHERE,) * 3, "no-sandbox", {}
     vastai, runpod, lambda_ = urls
     return {
         "VAST_URL": vastai,

@@ -77,3 +77,7 @@ def test_a_shell_is_told(home):
     assert sorted(asked(home, "lumina results debug-")) == ["debug-mod-ab", "debug-moe-cd"]
     assert asked(home, "lumina stop --sandbox debug-") == ["debug-mod-zz"]
     assert asked(home, "lumina plan b7 --gpu RTX409") == ["RTX4090"]
+    # Typer would drop what does not begin with just the typed letters.
+    assert asked(home, "lumina plan b7 --gpu rtx409") == ["RTX4090"]
+    assert asked(home, "lumina prices 4090") == ["RTX4090"]
+    assert asked(home, "lumina plan B7 --provider VAST") == ["vastai"]

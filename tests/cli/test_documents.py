@@ -1,6 +1,7 @@
 """What verbs print with `--json` is what docs/reference says."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def json_verbs(group, words=()):
 
 def test_each_verb_with_json_has_its_documents():
     assert set(json_verbs(typer.main.get_command(app))) == set(printed.PRINTED)
+
+
+def all_verbs(group, words=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_verbs(command, (*words, name))
+        else:
+            yield " ".join((*words, name))
+
+
+def test_the_readme_names_each_verb_that_has_no_json():
+    verbs = typer.main.get_command(app)
+    without = set(all_verbs(verbs)) - set(json_verbs(verbs))
+    said = (PAGES.parents[1] / "README.md").read_text().split("With `--json`")[1].split("Exit codes")[0]
+    assert set(re.findall(r"`([a-z ]+)`", said)) == without
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)

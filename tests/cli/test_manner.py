@@ -3,10 +3,13 @@
 import re
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from lumina_cloud.cli import output
 from lumina_cloud.cli.app import app
+from lumina_cloud.core import commands
+from lumina_cloud.core.errors import UsageError
 from tests.web import shelf
 
 VERBS = (
@@ -95,11 +98,41 @@ def test_an_error_says_what_to_type(home, monkeypatch, words):
         ("next: lumina offers    looks again", "next: lumina offers --sandbox    looks again"),
         ("next: lumina status, then lumina costs --check", "next: lumina status --sandbox, then lumina costs --check --sandbox"),
         ("next: the same without --dry-run", "next: the same without --dry-run"),
+        (
+            "next: lumina sandbox up, then lumina plan debug --live --sandbox",
+            "next: lumina sandbox up, then lumina plan debug --live --sandbox",
+        ),
+        ("  lumina stop debug-mod-ab       ends it", "  lumina stop --sandbox debug-mod-ab       ends it"),
+        ("lumina status lists the runs", "lumina status --sandbox lists the runs"),
+        ("lumina ledger restore x.db   puts it back", "lumina ledger restore --sandbox x.db   puts it back"),
+        ("lumina resume a goes on; lumina stop a ends it", "lumina resume --sandbox a goes on; lumina stop --sandbox a ends it"),
+        ("lumina plan --help", "lumina plan --help"),
+        ("any lumina command tries again", "any lumina command tries again"),
     ],
 )
 def test_what_a_rehearsal_says_to_type_next_is_of_the_rehearsal(monkeypatch, line, typed):
     """Else a line that is copied from it would stop the last real run."""
     monkeypatch.setattr("sys.argv", ["lumina", "status", "--sandbox"])
     assert output.typed_here(line) == typed
-    monkeypatch.setattr("sys.argv", ["lumina", "status"])
-    assert output.typed_here(line) == line
+    for real in (["lumina", "status"], ["lumina", "ssh", "last", "--", "ls", "--sandbox"]):
+        monkeypatch.setattr("sys.argv", real)
+        assert output.typed_here(line) == line
+
+
+def test_an_error_s_commands_are_of_the_world_that_it_came_from(home, monkeypatch, capsys):
+    error = UsageError("no run 'x'", "lumina status lists the runs\nlumina stop last")
+    for words, said in (
+        (["lumina", "logs", "x", "--sandbox"], "lumina stop --sandbox last"),
+        (["lumina", "logs", "x"], "lumina stop last"),
+    ):
+        monkeypatch.setattr("sys.argv", words)
+        for as_json in (True, False):
+            output.fail(error, as_json=as_json)
+            assert said in capsys.readouterr().err
+
+
+def test_every_verb_but_the_sandbox_has_two_worlds():
+    """A verb that is missing there would be named without --sandbox."""
+    assert set(typer.main.get_command(app).commands) == commands.VERBS | {"sandbox"}
+    groups = {name for name, verb in typer.main.get_command(app).commands.items() if hasattr(verb, "commands")}
+    assert groups == {*commands.GROUPS, "sandbox"}

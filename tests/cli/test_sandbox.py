@@ -171,6 +171,34 @@ def test_sandbox_help_and_up_under_the_variable(home):
     assert json.loads(lumina(home, "sandbox", "status", "--json", LUMINA_SANDBOX="1").stdout)["instances"] == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("offers",),
+        ("plan", "debug", "--live"),
+        ("launch", "debug", "--provider", "vastai", "--max-cost", "2", "--yes"),
+        ("launch", "debug", "--provider", "runpod", "--dry-run"),
+        ("reconcile",),
+    ],
+    ids=" ".join,
+)
+def test_without_a_sandbox_a_rehearsal_says_so_and_blames_no_cloud(home, words):
+    done = lumina(home, *words, "--sandbox", "--json")
+    error = json.loads(done.stderr)["error"]
+    assert (done.returncode, error["kind"], error["message"]) == (7, "sandbox_down", "the sandbox is not running")
+    assert error["hint"] == "lumina sandbox up"
+
+
+def test_without_a_sandbox_a_rehearsal_can_still_be_read(home):
+    for words in (("status",), ("costs",), ("plan", "debug"), ("budget",)):
+        assert lumina(home, *words, "--sandbox").returncode == 0
+    found = json.loads(lumina(home, "doctor", "--sandbox", "--json").stdout)["checks"]
+    assert next((check["name"], check["hint"]) for check in found if check["state"] == "missing") == ("sandbox", "lumina sandbox up")
+    assert not {"vastai", "runpod", "lambda"} & {check["name"] for check in found}
+    begun = lumina(home, "init", "--yes", "--where", "vastai", "--sandbox", "--json")
+    assert begun.returncode == 7 and json.loads(begun.stdout)["ready"] is False
+
+
 def test_without_a_sandbox_nothing_leads_to_a_real_cloud(home):
     """What is typed with --sandbox while none is up must never reach a real provider: its variables lead to a dead port."""
     code = (

@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium")
 
 @dataclass(frozen=True)
 class Site:
-    """Where the pages are, and the key to them."""
+    """Where the pages are, the unguessable path with them, and the key to them."""
 
     base: str
     token: str
@@ -27,8 +27,12 @@ class Site:
     pid: int
 
     @property
+    def origin(self):
+        return self.base.rsplit("/", 1)[0]
+
+    @property
     def port(self):
-        return int(self.base.rsplit(":", 1)[1])
+        return int(self.origin.rsplit(":", 1)[1])
 
     @contextmanager
     def client(self, *, entered=True):

@@ -76,12 +76,12 @@ def test_a_row_of_the_planner_is_started_after_its_page_was_asked(lumina, browse
         assert (run["run"], run["usd_cap"]) == (page.locator("h1").inner_text(), "3.00")
         # What `lumina launch` refuses is refused here: a cap that is too low. The same form once more rents nothing more.
         with site.client() as client:
-            low = client.post("/launch", data={**form, "cap": "0.000001", "once": "y"}, headers={"Origin": site.base})
+            low = client.post("/launch", data={**form, "cap": "0.000001", "once": "y"}, headers={"Origin": site.origin})
             assert (low.status_code, "Refused" in low.text) == (400, True)
-            again = client.post("/launch", data=form, headers={"Origin": site.base})
+            again = client.post("/launch", data=form, headers={"Origin": site.origin})
             assert again.headers["location"].endswith(run["run"])
-            assert client.post("/launch", data={**form, "once": ""}, headers={"Origin": site.base}).status_code == 400
-            assert client.post("/launch", data={**form, "cap": "-1", "once": "x"}, headers={"Origin": site.base}).status_code == 400
+            assert client.post("/launch", data={**form, "once": ""}, headers={"Origin": site.origin}).status_code == 400
+            assert client.post("/launch", data={**form, "cap": "-1", "once": "x"}, headers={"Origin": site.origin}).status_code == 400
             assert client.post("/launch", data=form).status_code == 403
         assert len(lumina.json("status")["runs"]) == 1
         lumina("stop", run["run"])

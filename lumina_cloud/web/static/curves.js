@@ -1,6 +1,7 @@
 "use strict";
 // The curves of a run and of those it is compared with: smoothed and scaled here, thinned out by the server.
 (() => {
+  const { root } = document.documentElement.dataset;
   const form = document.getElementById("curves-form");
   const [others, smoothing, log, alone] = ["with", "smoothing", "log", "alone"].map((id) => document.getElementById(id));
   const said = document.getElementById("compared");
@@ -9,7 +10,7 @@
 
   async function load() {
     const query = new URLSearchParams([["run", form.dataset.run], ...[...compared].map((name) => ["run", name])]);
-    const answer = await fetch(`/api/curves?${query}`);
+    const answer = await fetch(`${root}/api/curves?${query}`);
     const found = await answer.json();
     if (!answer.ok) {
       said.textContent = found.error.message;

@@ -1,6 +1,7 @@
 "use strict";
 // What changes while a page is open: rows of runs, or the figures of one. Everything is set as text.
 (() => {
+  const { root } = document.documentElement.dataset;
   const table = document.querySelector("#runs tbody");
   const form = document.getElementById("curves-form");
   const filter = document.getElementById("filter");
@@ -18,7 +19,7 @@
     const head = document.createElement("th");
     head.scope = "row";
     const link = document.createElement("a");
-    link.href = `/runs/${encodeURIComponent(run.run)}`;
+    link.href = `${root}/runs/${encodeURIComponent(run.run)}`;
     link.textContent = run.run;
     head.append(link);
     row.append(head, ...order.map((name) => {
@@ -87,7 +88,7 @@
     last = now;
   }
 
-  const stream = new EventSource(form ? `/live?run=${encodeURIComponent(form.dataset.run)}` : "/live");
+  const stream = new EventSource(form ? `${root}/live?run=${encodeURIComponent(form.dataset.run)}` : `${root}/live`);
   stream.onmessage = (event) => {
     const found = JSON.parse(event.data);
     put(document.getElementById("trouble"), found.trouble || "");

@@ -1,6 +1,7 @@
 "use strict";
 // The planner: each move asks the server for the front anew, one question at a time; of the moves during an answer the last is asked after it.
 (() => {
+  const { root } = document.documentElement.dataset;
   const form = document.getElementById("planner");
   const field = (name) => form.elements[name];
   const money = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumSignificantDigits: 3 });
@@ -38,7 +39,7 @@
   }
 
   async function answered(typed) {
-    const answer = await fetch(`/api/plan?${new URLSearchParams(typed)}`);
+    const answer = await fetch(`${root}/api/plan?${new URLSearchParams(typed)}`);
     const found = await answer.json();
     if (moved) return;
     if (!answer.ok) {
@@ -69,7 +70,7 @@
     const start = document.createElement("td");
     const link = document.createElement("a");
     const work = Object.fromEntries(wanted().filter(([name]) => name === "model" || name === "tokens"));
-    link.href = `/launch?${new URLSearchParams({ ...work, ...row.launch })}`;
+    link.href = `${root}/launch?${new URLSearchParams({ ...work, ...row.launch })}`;
     link.textContent = "Start…";
     link.setAttribute("aria-label", `Start on ${row.machine} at ${row.provider}, ${row.arch}`);
     start.append(link);

@@ -1,10 +1,11 @@
 "use strict";
 // Market prices over time, as steps: a price holds until another is seen.
 (() => {
+  const { root } = document.documentElement.dataset;
   if (!document.getElementById("prices")) return;
   const [gpu, days] = ["gpu", "days"].map((id) => document.getElementById(id));
   const query = new URLSearchParams({ days: days.value, ...(gpu.value ? { gpu: gpu.value } : {}) });
-  fetch(`/api/prices?${query}`).then((answer) => answer.json()).then((found) => {
+  fetch(`${root}/api/prices?${query}`).then((answer) => answer.json()).then((found) => {
     if (found.left_out) document.getElementById("left-out").textContent = `${found.left_out} more kinds of machines are in the table only: choose a GPU.`;
     charts.draw("prices", (colour) => {
       if (!found.series.length) return null;
