@@ -41,7 +41,8 @@ _WAYS: tuple[Way, ...] = (
     (3, "optimizer"),
     (3, "optimizer+parameters"),
 )
-"""(ZeRO stage, offload) that are worth a look, cheapest in speed first. On one GPU a higher stage alone shards nothing."""
+"""(ZeRO stage, offload) that are worth a look, cheapest in speed first. On one GPU no stage shards anything, but stage 2 still lets go of
+gradients as soon as they are added up; stage 3 alone saves nothing more."""
 
 
 PRECISION = "precision"
@@ -218,7 +219,7 @@ def _sharding(asked: LayoutConfig, gpu: Gpu, count: int, fixed: frozenset[str]) 
     if gpu.device == "cpu":
         ways: list[Way] = [(1, "none")]
     else:
-        ways = [way for way in _WAYS if count > 1 or way[1] != "none" or way[0] == 1 or "zero_stage" in fixed]
+        ways = [way for way in _WAYS if count > 1 or way[1] != "none" or way[0] < 3 or "zero_stage" in fixed]
     if "zero_stage" in fixed:
         ways = [way for way in ways if way[0] == asked.zero_stage] or [(asked.zero_stage, "none")]
     if "offload" in fixed:
