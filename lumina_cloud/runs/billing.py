@@ -18,7 +18,7 @@ from providers.contract import HasCharges, HasClock, HasLifetimes
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.ledger import EventRecord, RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from providers.contract import Charge
 
@@ -100,15 +100,17 @@ def settle_late(context: Context, name: str) -> None:
     Raises ProviderError, LedgerError.
     """
     ledger, now = context.ledger, context.clock.now()
-    ended = {
-        e.rental_id: e.at
-        for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN)
-        for e in ledger.events_of(kind, now - LOOK_BACK)
-        if e.rental_id is not None
-    }
+    # By the last of them: one that was lost sight of may be found, and end, much later.
+    ended: dict[str, EventRecord] = {}
+    for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN):
+        for e in ledger.events_of(kind, now - LOOK_BACK):
+            if e.rental_id is not None and (e.rental_id not in ended or ended[e.rental_id].at < e.at):
+                ended[e.rental_id] = e
     whole = {e.rental_id: e.at for e in ledger.events_of(BILLED, now - LOOK_BACK) if e.data.get("whole")}
-    due = {i for i, at in ended.items() if now - at > LAG.get(name, ZERO) and whole.get(i, at) <= at}
-    rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due] if due else []
+    due = {i for i, e in ended.items() if now - e.at > LAG.get(name, ZERO) and whole.get(i, e.at) <= e.at}
+    # By their runs, and not by when they began: a machine may have worked for months.
+    runs = sorted({str(ended[i].run_id) for i in due})
+    rentals = [r for run_id in runs for r in ledger.rentals(run_id) if r.rental_id in due and r.provider == name]
     provider = context.connect(name) if rentals else None
     if isinstance(provider, HasLifetimes):
         for rental in rentals:

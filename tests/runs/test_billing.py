@@ -132,6 +132,40 @@ def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_or_of_on
         assert context.ledger.spent("r") == Decimal(stays)
 
 
+def test_a_machine_that_was_lost_sight_of_and_found_later_is_billed_by_its_end_and_not_by_when_it_was_lost(tmp_path):
+    """Its bill was asked for, and said nothing, before it was found; and is not whole an hour after it was lost, but after it ended."""
+    with ended(tmp_path) as (context, rental):
+        context.clock.at = NOW - timedelta(hours=3)
+        add_event(context, unheard.UNSEEN)
+        add_event(context, billing.BILLED)
+        context.clock.at = NOW + timedelta(seconds=1)
+        add_event(context, billing.ENDED_LATE)
+        add_event(context, unheard.GONE)
+        context.books.bill("0.20", NOW + timedelta(minutes=20))
+        context.clock.sleep(1800)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50"), "an hour after its end, not before"
+        context.books.bill("0.47", NOW + timedelta(minutes=20))
+        context.clock.sleep(2000)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.47")
+
+
+def add_event(context, kind):
+    with context.ledger.transaction() as tx:
+        tx.add_event(kind, run_id="r", rental_id="r-1", **({"whole": True} if kind == billing.BILLED else {}))
+
+
+def test_the_bill_of_a_machine_that_worked_for_months_is_asked_for_late_too(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        with context.ledger.transaction() as tx:
+            tx.update_rental(rental.rental_id, intended_at=NOW - timedelta(days=60))
+        context.books.bill("0.47", NOW + timedelta(minutes=20))
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.47")
+
+
 # --- a machine whose end nobody saw -------------------------------------------------------------------------------------------
 
 
