@@ -207,9 +207,9 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
-    if not whole and not (
-        charges and (_is_old(context, rental, charges) or _covers(rental, charges, metered) or _is_about(rental, charges, reading))
-    ):
+    # What it says of a twin is no word on the machine that we metered.
+    own = [c for c in charges if c.instance_id == rental.instance_id]
+    if not whole and not (own and (_is_old(context, rental, own) or _covers(rental, own, metered) or _is_about(rental, own, reading))):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
@@ -217,7 +217,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))
-        for ours in metered if charges or believed else ():
+        for ours in metered if own or believed else ():
             tx.put_charge(replace(ours, counted=False))
         tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)
     return bool(charges)
