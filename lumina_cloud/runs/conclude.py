@@ -191,8 +191,12 @@ def end_found(context: Context, found: RentalRecord, instance: Instance) -> None
     billing.settle(context, run, rental)
 
 
-def end_twins(context: Context, rental: RentalRecord) -> None:
-    """End every other instance of the rental's tag: a provider may make two of one create. Raises ProviderError."""
+def end_twins(context: Context, rental: RentalRecord) -> bool:
+    """End every other instance of the rental's tag: a provider may make two of one create. Return whether none is left to end.
+
+    Raises ProviderError.
+    """
+    over = True
     provider = context.connect(rental.provider)
     for twin in provider.find(rental.tag):
         if twin.state == "ended" or twin.instance_id == rental.instance_id:
@@ -201,8 +205,11 @@ def end_twins(context: Context, rental: RentalRecord) -> None:
             with context.ledger.transaction() as tx:
                 tx.add_event(billing.TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=twin.instance_id)
             context.reporter.said(rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(twin.instance_id, 80)}")
-        with suppress(StillTerminating):
+        try:
             provider.terminate(twin.instance_id)
+        except StillTerminating:
+            over = False
+    return over
 
 
 def until_gone(context: Context, name: str, instance_id: str, about: str) -> tuple[Instance | None, datetime]:
