@@ -191,6 +191,13 @@ def end_found(context: Context, found: RentalRecord, instance: Instance) -> None
     billing.settle(context, run, rental)
 
 
+def end_unwritten(context: Context, rental: RentalRecord) -> None:
+    """Bring a rental whose run is over to its end: whoever told its machine to end came no further. Raises ProviderError."""
+    run = context.ledger.run(rental.run_id)
+    if run is not None:
+        _terminate(context, run, rental, None)
+
+
 def end_twins(context: Context, rental: RentalRecord) -> bool:
     """End every other instance of the rental's tag: a provider may make two of one create. Return whether none is left to end.
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lumina_cloud.core.errors import LeaseLost, OutcomeUnknown, ProviderDown, StillTerminating
+from lumina_cloud.api import reconciling
+from lumina_cloud.core.errors import LeaseLost, NotFound, OutcomeUnknown, ProviderDown, StillTerminating
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.ledger.ledger import fenced_by
 from lumina_cloud.runs import billing, conclude, lease, moves, offers, renting
@@ -144,3 +145,17 @@ def take(context):
                 tx.update_run("r", state="failed", reason="boot_timeout")
 
     contextvars.copy_context().run(drive)
+
+
+def test_a_machine_that_went_while_reconciling_ended_it_is_charged_and_closed_by_the_next(make):
+    """Found after its run was over, told to end, and the command was killed: no list shows it, and no controller drives its run."""
+    context, rental = make("terminating", instance_id="i-1", run_state="failed")
+    context.provider.get = lambda instance_id: (_ for _ in ()).throw(NotFound(instance_id))
+    context.clock.at += timedelta(minutes=30)
+    session = SimpleNamespace(ledger=context.ledger, clock=context.clock, provider=context.connect)
+    context.provider.list_owned = list
+    outcome = reconciling._Outcome()
+    reconciling._look(session, "there", outcome)
+    reconciling._act(session, context, reconciling.Wanted(), outcome)
+    assert moves.fresh(context, rental).state == "ended"
+    assert context.ledger.spent("r") > 0
