@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from lumina_cloud.api.documents import of_keeping
 from lumina_cloud.api.keeping import ledger_file
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import CredentialsError, LedgerError, ProviderError, RefusedError
-from lumina_cloud.ledger import Ledger, RentalRecord, RunRecord, backups, salvage, sqlite_file
+from lumina_cloud.ledger import Ledger, RentalRecord, RunRecord, backups, mark, salvage, sqlite_file
 from lumina_cloud.runs.states import ACTIVE
+from lumina_cloud.runs.tags import is_of
 from lumina_cloud.runs.tags import read as read_tag
 
 if TYPE_CHECKING:
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
     from lumina_cloud.core.clock import Clock
     from providers.contract import Instance, Provider
 
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+"""A label may be anybody's, and the run that it names becomes a folder."""
+
 
 def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[str]) -> of_keeping.RebuildDocument:
     """Make a ledger anew of what can still be read: the damaged file, its backups, and the providers' lists.
 
     What is read is what matches its seal. An instance with a tag of ours whose rental is not known becomes one, of a run that is
-    about to be concluded: the next command brings its results home and ends it. The old file is kept.
+    about to be concluded: the next command brings its results home and ends it. One that another ledger made is left alone. The old
+    file is kept.
     """
     chosen = settings.load()
     path = ledger_file(chosen)
@@ -39,7 +45,7 @@ def rebuild(clock: Clock, connect: Callable[[str], Provider], names: Sequence[st
         # The ledger itself comes last: where both can be read, its rows are the newer ones.
         records |= _read_all(source, clock)
     notes = [] if records else ["nothing could be read of the ledger or of a backup"]
-    instances = _instances(connect, names, notes)
+    instances = _not_anothers(_instances(connect, names, notes), path, notes)
     added = _placeholders(records, instances, chosen, clock.now())
     incoming = path.with_name(f".{path.name}.incoming")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +119,24 @@ def _instances(connect: Callable[[str], Provider], names: Sequence[str], notes: 
     return found
 
 
+def _not_anothers(instances: list[tuple[str, Instance]], path: Path, notes: list[str]) -> list[tuple[str, Instance]]:
+    """Return the instances without those whose tag another ledger made, as far as the mark beside the old file tells which it was."""
+    try:
+        noted = mark.read(path)
+    except LedgerError:
+        noted = None
+    if noted is None:
+        return instances
+    kept = []
+    for name, instance in instances:
+        tag = read_tag(instance.tag)
+        if tag is None or not tag.code or is_of(noted.ledger_id, instance.tag):
+            kept.append((name, instance))
+        else:
+            notes.append(f"{name} instance {untrusted.line(instance.instance_id, 80)} carries the tag of another ledger: it is left alone")
+    return kept
+
+
 def _placeholders(records: dict[Any, Any], instances: Sequence[tuple[str, Instance]], chosen: Settings, now: datetime) -> list[str]:
     """Add a run for each rental without one, and a rental for each instance without one. Return the instances."""
     for record in [r for (cls, _key), r in records.items() if cls is RentalRecord]:
@@ -138,9 +162,9 @@ def _placeholders(records: dict[Any, Any], instances: Sequence[tuple[str, Instan
 def placeholder(name: str, instance: Instance, chosen: Settings, now: datetime) -> tuple[RunRecord, RentalRecord] | None:
     """Return the run and the rental that an instance's tag speaks of, about to be concluded; None where it speaks of none."""
     tag = read_tag(instance.tag)
-    if tag is None:
+    if tag is None or not _RUN_ID.fullmatch(tag.run_id):
         return None
-    run_id = untrusted.line(tag.run_id, 80)
+    run_id = tag.run_id
     rental = RentalRecord(
         rental_id=f"{run_id}-{tag.attempt}",
         run_id=run_id,

@@ -109,6 +109,7 @@ def _act(session: Session, context: Context, wanted: Wanted, outcome: _Outcome) 
                 raise UsageError(f"{option} {instance_id}: it belongs to a run that goes on", f"lumina stop {run.run_id if run else ''}")
     if wanted.dry_run:
         return
+    _write_ends(context, outcome)
     for finding in outcome.findings:
         instance = finding.instance
         if instance is None:
@@ -146,6 +147,15 @@ def _end(session: Session, context: Context, finding: Finding) -> str:
     except ProviderError as error:
         return f"does not end yet: {error.message}"
     return "ended"
+
+
+def _write_ends(context: Context, outcome: _Outcome) -> None:
+    """Prove that machines are gone whose end nobody wrote down, and account for them."""
+    for rental in [f.rental for f in outcome.findings if f.verdict == "unwritten" and f.rental is not None]:
+        try:
+            conclude.end_unwritten(context, rental)
+        except ProviderError as error:
+            outcome.notes.append(f"the end of {rental.tag} is not proven yet: {error.message}")
 
 
 def _adopt(session: Session, finding: Finding) -> str:

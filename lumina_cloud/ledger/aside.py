@@ -6,8 +6,10 @@ provider that does not answer at once. One JSON object a line; a line goes when 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 NAME = "not-stored.jsonl"
@@ -42,11 +44,12 @@ def keep(folder: Path, machine: Machine, error: LedgerError) -> LedgerError:
     """Write a machine down beside the ledger; return the error with where, or with all of it where even that cannot be written."""
     path = folder / NAME
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "a", encoding="utf-8") as out:
-            out.write(json.dumps(asdict(machine)) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
+        with _alone(folder):
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "a", encoding="utf-8") as out:
+                out.write(json.dumps(asdict(machine)) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
     except OSError:
         where = "and could not be written anywhere: note it"
     else:
@@ -75,17 +78,29 @@ def pending(folder: Path) -> list[Machine]:
 
 def settle(folder: Path, is_known: Callable[[Machine], bool]) -> list[Machine]:
     """Drop the machines that the ledger knows by now; return the others. Raises LedgerError."""
-    machines = pending(folder)
-    left = [machine for machine in machines if not is_known(machine)]
-    if not machines:
+    if not pending(folder):
         return []
     try:
-        if left:
-            partial = folder / f".{NAME}.part"
-            partial.write_text("".join(json.dumps(asdict(machine)) + "\n" for machine in left), encoding="utf-8")
-            partial.replace(folder / NAME)
-        else:
-            (folder / NAME).unlink()
+        with _alone(folder):
+            # Read once more: others write here as well.
+            left = [machine for machine in pending(folder) if not is_known(machine)]
+            if left:
+                partial = folder / f".{NAME}.part"
+                partial.write_text("".join(json.dumps(asdict(machine)) + "\n" for machine in left), encoding="utf-8")
+                partial.replace(folder / NAME)
+            else:
+                (folder / NAME).unlink(missing_ok=True)
     except OSError as error:
         raise LedgerError(f"{folder / NAME} cannot be written: {error.strerror or error}", "free some space") from error
     return left
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing the file. The folder itself is locked: a full disk takes no file for that. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shlex
 import stat
@@ -14,7 +13,7 @@ from lumina_cloud.core import untrusted
 from lumina_cloud.core.edge import edge, sent
 from lumina_cloud.core.errors import BadReply, ProviderError, Unreachable
 from lumina_cloud.remote.box import CHUNK, Completed, Entry
-from lumina_cloud.remote.ssh_connection import WAIT_SECONDS
+from lumina_cloud.remote.ssh_connection import WAIT_SECONDS, is_of_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -233,7 +232,7 @@ class _refusals:  # reads as a statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, UnicodeDecodeError):
             raise BadReply("the machine names a file in bytes that are no text") from error
-        if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError | EOFError) and error.errno != errno.EPIPE:
+        if isinstance(error, OSError) and not is_of_the_way(error):
             raise ProviderError(f"the machine refused a file operation: {untrusted.line(error, 200)}", "its disk may be full") from error
 
 

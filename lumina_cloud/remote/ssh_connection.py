@@ -7,6 +7,7 @@ and every wait has an end.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from contextlib import contextmanager
@@ -94,7 +95,9 @@ class Connection:
         """Turn whatever breaks a connection into Unreachable, and let go of it, so that the next use makes a new one."""
         try:
             yield
-        except (paramiko.SSHException, EOFError, TimeoutError, ConnectionError, socket.gaierror) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not is_of_the_way(error):
+                raise
             self.close()
             raise Unreachable(
                 f"the machine at {self.where} does not answer: {_words(error)}", "lumina status shows what its provider says"
@@ -146,6 +149,20 @@ def _prefer(transport: paramiko.Transport, known: tuple[str, ...]) -> None:
     wanted = [t for t in _FIRST_TYPES if not types or t in types or (t.startswith("rsa-") and "ssh-rsa" in types)]
     options = transport.get_security_options()
     options.key_types = [t for t in wanted if t in options.key_types] or options.key_types
+
+
+_NO_WAY = (errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENOTCONN)
+
+
+def is_of_the_way(error: BaseException | None) -> bool:
+    """Whether an error is of the way to a machine, and not a refusal of its file system: both may be a plain OSError.
+
+    A computer whose network is gone gets one from the first look on: taken for a refusal, it would end the run for its full disk.
+    """
+    if isinstance(error, paramiko.SSHException | EOFError | TimeoutError | ConnectionError | socket.gaierror):
+        return True
+    # paramiko's own words for a channel that is closed.
+    return isinstance(error, OSError) and (error.errno in _NO_WAY or (error.errno is None and str(error) == "Socket is closed"))
 
 
 def _words(error: BaseException) -> str:

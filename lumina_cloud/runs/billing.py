@@ -18,7 +18,7 @@ from providers.contract import HasCharges, HasClock, HasLifetimes
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.ledger import EventRecord, RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from providers.contract import Charge
 
@@ -100,15 +100,17 @@ def settle_late(context: Context, name: str) -> None:
     Raises ProviderError, LedgerError.
     """
     ledger, now = context.ledger, context.clock.now()
-    ended = {
-        e.rental_id: e.at
-        for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN)
-        for e in ledger.events_of(kind, now - LOOK_BACK)
-        if e.rental_id is not None
-    }
+    # By the last of them: one that was lost sight of may be found, and end, much later.
+    ended: dict[str, EventRecord] = {}
+    for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN):
+        for e in ledger.events_of(kind, now - LOOK_BACK):
+            if e.rental_id is not None and (e.rental_id not in ended or ended[e.rental_id].at < e.at):
+                ended[e.rental_id] = e
     whole = {e.rental_id: e.at for e in ledger.events_of(BILLED, now - LOOK_BACK) if e.data.get("whole")}
-    due = {i for i, at in ended.items() if now - at > LAG.get(name, ZERO) and whole.get(i, at) <= at}
-    rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due] if due else []
+    due = {i for i, e in ended.items() if now - e.at > LAG.get(name, ZERO) and whole.get(i, e.at) <= e.at}
+    # By their runs, and not by when they began: a machine may have worked for months.
+    runs = sorted({str(ended[i].run_id) for i in due})
+    rentals = [r for run_id in runs for r in ledger.rentals(run_id) if r.rental_id in due and r.provider == name]
     provider = context.connect(name) if rentals else None
     if isinstance(provider, HasLifetimes):
         for rental in rentals:
@@ -205,9 +207,9 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
-    if not whole and not (
-        charges and (_is_old(context, rental, charges) or _covers(rental, charges, metered) or _is_about(rental, charges, reading))
-    ):
+    # What it says of a twin is no word on the machine that we metered.
+    own = [c for c in charges if c.instance_id == rental.instance_id]
+    if not whole and not (own and (_is_old(context, rental, own) or _covers(rental, own, metered) or _is_about(rental, own, reading))):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
@@ -215,7 +217,7 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     with context.ledger.transaction() as tx:
         for charge in charges:
             tx.put_charge(billed_charge(rental, charge, span))
-        for ours in metered if charges or believed else ():
+        for ours in metered if own or believed else ():
             tx.put_charge(replace(ours, counted=False))
         tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)
     return bool(charges)

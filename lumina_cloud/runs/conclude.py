@@ -47,7 +47,10 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    known = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    # Asked of all: a reading that a bill took the place of is not put back by a controller that repeats the end of another.
+    known = next((c for c in context.ledger.charges_of_rental(rental.rental_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    if known is not None and not known.counted:
+        return
     until = metering.charged_until(
         created_at=instance.created_at,
         ended_at=instance.ended_at,
@@ -188,8 +191,19 @@ def end_found(context: Context, found: RentalRecord, instance: Instance) -> None
     billing.settle(context, run, rental)
 
 
-def end_twins(context: Context, rental: RentalRecord) -> None:
-    """End every other instance of the rental's tag: a provider may make two of one create. Raises ProviderError."""
+def end_unwritten(context: Context, rental: RentalRecord) -> None:
+    """Bring a rental whose run is over to its end: whoever told its machine to end came no further. Raises ProviderError."""
+    run = context.ledger.run(rental.run_id)
+    if run is not None:
+        _terminate(context, run, rental, None)
+
+
+def end_twins(context: Context, rental: RentalRecord) -> bool:
+    """End every other instance of the rental's tag: a provider may make two of one create. Return whether none is left to end.
+
+    Raises ProviderError.
+    """
+    over = True
     provider = context.connect(rental.provider)
     for twin in provider.find(rental.tag):
         if twin.state == "ended" or twin.instance_id == rental.instance_id:
@@ -198,8 +212,11 @@ def end_twins(context: Context, rental: RentalRecord) -> None:
             with context.ledger.transaction() as tx:
                 tx.add_event(billing.TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=twin.instance_id)
             context.reporter.said(rental.run_id, f"a second instance of {rental.tag} is ended: {untrusted.line(twin.instance_id, 80)}")
-        with suppress(StillTerminating):
+        try:
             provider.terminate(twin.instance_id)
+        except StillTerminating:
+            over = False
+    return over
 
 
 def until_gone(context: Context, name: str, instance_id: str, about: str) -> tuple[Instance | None, datetime]:

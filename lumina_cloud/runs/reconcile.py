@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from providers.contract import Instance
 
-Verdict = Literal["live", "stopped", "ending", "orphan", "forgotten", "unknown", "gone"]
+Verdict = Literal["live", "stopped", "ending", "orphan", "forgotten", "unknown", "gone", "unwritten"]
 
 VERDICTS: dict[Verdict, str] = {
     "live": "belongs to a run that goes on",
@@ -26,6 +26,7 @@ VERDICTS: dict[Verdict, str] = {
     "forgotten": "carries a tag of this ledger, which has lost its rental",
     "unknown": "carries a tag of another ledger: not touched",
     "gone": "its run goes on, but the machine is gone: the run ends, or goes on elsewhere",
+    "unwritten": "was told to end, and is gone since; nobody wrote that down",
 }
 TO_END: tuple[Verdict, ...] = ("orphan", "forgotten")
 """What reconciling ends by itself."""
@@ -69,7 +70,8 @@ def judge(
         verdict = _of_instance(instance, rental, run, books)
         found.append(Finding(provider, verdict, instance.tag, instance, rental))
     listed = {i.instance_id for i in instances}
-    return found + [Finding(provider, "gone", r.tag, None, r) for r in rentals if _is_gone(r, listed, books.now)]
+    found += [Finding(provider, "gone", r.tag, None, r) for r in rentals if _is_gone(r, listed, books.now)]
+    return found + [Finding(provider, "unwritten", r.tag, None, r) for r in rentals if _is_unwritten(r, listed, books)]
 
 
 def _of_instance(instance: Instance, rental: RentalRecord | None, run: RunRecord | None, books: Books) -> Verdict:
@@ -85,3 +87,9 @@ def _of_instance(instance: Instance, rental: RentalRecord | None, run: RunRecord
 def _is_gone(rental: RentalRecord, listed: set[str], now: datetime) -> bool:
     known = rental.state in ("booting", "ready") and rental.instance_id is not None
     return known and rental.instance_id not in listed and now - rental.intended_at > LAG
+
+
+def _is_unwritten(rental: RentalRecord, listed: set[str], books: Books) -> bool:
+    """Whether the end of a rental is nobody's any more: its run is over, and whoever told its machine to end came no further."""
+    run = books.run_of(rental.run_id)
+    return rental.state == "terminating" and rental.instance_id not in listed and run is not None and run.state not in ACTIVE

@@ -218,17 +218,20 @@ class Twins:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._tried_at: dict[str, float] = {}
         self._looked_at: dict[str, float] = {}
 
     def end_in_time(self, rental: RentalRecord) -> None:
         """End others of a new machine's tag, some of which a list shows late: they are billed all the while."""
         lived = (self._context.clock.now() - rental.intended_at).total_seconds()
-        looked = self._looked_at.get(rental.tag, -TWINS_SECONDS)
+        tried, looked = (at.get(rental.tag, -TWINS_SECONDS) for at in (self._tried_at, self._looked_at))
         # A create may have been a repeated one: its machine is younger than its intent, and while it boots is looked for longer.
         late = looked < 2 * LISTING_LAG_SECONDS or rental.state == "booting"
-        if rental.state in ("booting", "ready") and late and lived - looked >= TWINS_SECONDS:
-            self._looked_at[rental.tag] = lived
-            conclude.end_twins(self._context, rental)
+        if rental.state in ("booting", "ready") and late and lived - tried >= TWINS_SECONDS:
+            self._tried_at[rental.tag] = lived
+            # A look that failed, or whose find does not end yet, is not the last one.
+            if conclude.end_twins(self._context, rental):
+                self._looked_at[rental.tag] = lived
 
 
 def _barren(rentals: Sequence[RentalRecord]) -> int:

@@ -1,5 +1,7 @@
 """A machine that could not be stored is known to more than a dead process."""
 
+import threading
+
 import pytest
 
 from lumina_cloud.core.errors import LedgerError
@@ -33,6 +35,22 @@ def test_what_the_ledger_knows_by_now_is_dropped_and_the_rest_stays(tmp_path):
     assert aside.settle(tmp_path, lambda _m: True) == []
     assert not (tmp_path / aside.NAME).exists()
     assert aside.settle(tmp_path, lambda _m: True) == []
+
+
+def test_a_machine_that_is_written_down_while_others_are_dropped_stays(tmp_path):
+    other = aside.Machine(MACHINE.at, "runpod", "abc", "s-1", "lumina-s-1-abc")
+    aside.keep(tmp_path, MACHINE, FULL)
+    beside = threading.Thread(target=aside.keep, args=(tmp_path, other, FULL))
+
+    def is_known(machine):
+        if not beside.ident:
+            beside.start()
+            beside.join(0.3)
+        return machine == MACHINE
+
+    aside.settle(tmp_path, is_known)
+    beside.join()
+    assert aside.pending(tmp_path) == [other]
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"{}", b"[1]", b"null", b'{"at": 1}'])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.core.errors import LedgerError, RefusedError, UsageError
 from lumina_cloud.ledger import Ledger, backups, portable
 from lumina_cloud.ledger.verifying import verify
+from lumina_cloud.runs import tags
 from providers.contract import Instance
 from tests.ledger import torture
 from tests.ledger.conftest import NOW, a_charge, fill
@@ -326,6 +328,31 @@ def test_rebuild_reads_what_can_be_read_and_finds_what_runs(home):
     assert [(r.run_id, r.attempt, r.state) for r in found] == [("debug-mod-abcd", 2, "ready")]
     assert ledger.run("debug-mod-abcd").state == "finishing"
     ledger.close()
+
+
+def labelled(instance_id, tag):
+    return replace(Cloud().list_owned()[0], instance_id=instance_id, tag=tag)
+
+
+def test_rebuild_leaves_the_machines_of_another_ledger_on_the_account_alone(home):
+    """They were taken for ours, and the next command ended them."""
+    ledger = opened(home)
+    mine, theirs = tags.make(ledger.ledger_id(), "debug-mod-abcd", 3), tags.make("another", "b7-dense-beef", 1)
+    ledger.close()
+    damage(home / "ledger.db", at=0, length=200)
+    cloud = SimpleNamespace(list_owned=lambda: [labelled("pod-1", mine), labelled("pod-2", theirs)])
+    done = rebuilding.rebuild(CLOCK, lambda name: cloud, ["runpod"])
+    assert done.adopted == [mine]
+    assert any("pod-2" in note for note in done.notes)
+    ledger = opened(home)
+    assert [r.instance_id for r in ledger.open_rentals() if r.provider == "runpod" and r.tag in (mine, theirs)] == ["pod-1"]
+    ledger.close()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "a/b", ".", "..", "x" * 90])
+def test_a_label_names_no_folder_but_one_of_ours(name):
+    chosen = SimpleNamespace(runs_folder=Path("/home/runs"))
+    assert rebuilding.placeholder("runpod", labelled("pod-1", f"lumina-{name}-1"), chosen, NOW) is None
 
 
 def test_rebuild_takes_from_a_backup_what_the_ledger_has_lost(home):

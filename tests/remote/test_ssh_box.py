@@ -1,10 +1,13 @@
 """The SSH box against real servers: what is sent arrives whole, what breaks goes on, a changed key stops everything."""
 
+import errno
 import hashlib
 import os
+import socket
 import threading
 import time
 
+import paramiko
 import pytest
 
 from lumina_cloud.core.errors import BadReply, HostKeyChanged, ProviderError, Unreachable
@@ -34,6 +37,53 @@ def test_a_command_that_does_not_end_ends_at_its_deadline(box):
     with pytest.raises(Unreachable, match="time is over"):
         box.run(["sleep", "60"], timeout=0.5)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN])
+def test_a_computer_whose_network_is_gone_is_no_machine_that_refuses(box, monkeypatch, number):
+    """Its own system says so with a plain OSError: the launch died of it, and three lease renewals were taken for a full disk."""
+    actual = socket.create_connection
+
+    def unreachable(*_asked, **_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    for use in (lambda: box.run(["true"], timeout=5), lambda: box.write("lease", b"x"), lambda: box.read("lease")):
+        with pytest.raises(Unreachable):
+            use()
+    monkeypatch.setattr(socket, "create_connection", actual)
+    box.write("lease", b"x")
+
+
+def test_a_channel_that_closes_under_a_write_is_made_again_and_no_refusal(box, monkeypatch):
+    box.write("lease", b"x")
+    closed, actual = [], paramiko.Channel.send
+
+    def send(channel, data):
+        if not closed:
+            closed.append(channel)
+            raise OSError("Socket is closed")
+        return actual(channel, data)
+
+    monkeypatch.setattr(paramiko.Channel, "send", send)
+    box.write("lease", b"y")
+    assert box.read("lease") == b"y"
+
+
+def test_a_connection_that_breaks_between_its_handshake_and_its_key_is_made_again(box, monkeypatch):
+    asked = []
+    actual = paramiko.Transport.get_remote_server_key
+
+    def gone_once(transport):
+        asked.append(transport)
+        if len(asked) == 1:
+            raise paramiko.SSHException("No existing session")
+        return actual(transport)
+
+    monkeypatch.setattr(paramiko.Transport, "get_remote_server_key", gone_once)
+    with pytest.raises(Unreachable):
+        box.run(["true"], timeout=5)
+    assert box.run(["true"], timeout=5).returncode == 0
 
 
 def test_files_come_and_go(box, server, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs import billing, conclude, unheard
-from providers.contract import Charge
+from providers.contract import Charge, Instance
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run
 
 
@@ -130,6 +130,68 @@ def test_a_whole_bill_that_leaves_a_machine_out_is_believed_of_a_moment_or_of_on
         context.clock.sleep(3700)
         billing.settle_late(context, "runpod")
         assert context.ledger.spent("r") == Decimal(stays)
+
+
+def test_a_machine_that_was_lost_sight_of_and_found_later_is_billed_by_its_end_and_not_by_when_it_was_lost(tmp_path):
+    """Its bill was asked for, and said nothing, before it was found; and is not whole an hour after it was lost, but after it ended."""
+    with ended(tmp_path) as (context, _rental):
+        context.clock.at = NOW - timedelta(hours=3)
+        add_event(context, unheard.UNSEEN)
+        add_event(context, billing.BILLED)
+        context.clock.at = NOW + timedelta(seconds=1)
+        add_event(context, billing.ENDED_LATE)
+        add_event(context, unheard.GONE)
+        context.books.bill("0.20", NOW + timedelta(minutes=20))
+        context.clock.sleep(1800)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50"), "an hour after its end, not before"
+        context.books.bill("0.47", NOW + timedelta(minutes=20))
+        context.clock.sleep(2000)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.47")
+
+
+def test_what_a_bill_says_of_a_second_machine_takes_no_first_ones_place(tmp_path):
+    """Neither at once, where it makes up for what the first one's lacks yet, nor when it is whole."""
+    with ended(tmp_path) as (context, rental):
+        with context.ledger.transaction() as tx:
+            tx.add_event(billing.TWIN, run_id="r", rental_id="r-1", instance="i-2")
+        context.books.bill("0.30", NOW + timedelta(minutes=20))
+        twins = replace(context.books.rows[0], charge_id="twins", instance_id="i-2", usd=Decimal("0.20"))
+        context.books.rows.append(twins)
+        assert not billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.50")
+        context.books.rows = [twins]
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.70")
+
+
+def test_a_controller_that_repeats_an_end_does_not_count_the_reading_beside_the_bill(tmp_path):
+    """The one before it died between the bill and the end; when it is repeated the bill cannot be had."""
+    with ended(tmp_path, "vastai") as (context, rental):
+        context.books.bill("0.499", NOW)
+        assert billing.settle(context, context.ledger.run("r"), rental)
+        context.books.rows = []
+        there = Instance("i-1", rental.tag, "ended", Decimal(1), NOW - timedelta(minutes=30), NOW + timedelta(minutes=1), None)
+        conclude.meter(context, context.ledger.run("r"), rental, there, final=True)
+        billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.499")
+
+
+def add_event(context, kind):
+    with context.ledger.transaction() as tx:
+        tx.add_event(kind, run_id="r", rental_id="r-1", **({"whole": True} if kind == billing.BILLED else {}))
+
+
+def test_the_bill_of_a_machine_that_worked_for_months_is_asked_for_late_too(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        with context.ledger.transaction() as tx:
+            tx.update_rental(rental.rental_id, intended_at=NOW - timedelta(days=60))
+        context.books.bill("0.47", NOW + timedelta(minutes=20))
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.47")
 
 
 # --- a machine whose end nobody saw -------------------------------------------------------------------------------------------

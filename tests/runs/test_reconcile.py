@@ -71,3 +71,10 @@ def test_a_machine_that_is_missing_from_a_valid_list_is_told_once_it_has_had_tim
         rental = a_rental("r", state="ready", instance_id="i-1", intended_at=NOW - timedelta(seconds=age))
         found = judge("vastai", [], [rental], Books({"r": a_run("r")}.get, OURS, NOW))
         assert [f.verdict for f in found] == (["gone"] if missing else [])
+
+
+@pytest.mark.parametrize(("run_state", "said"), [("failed", ["unwritten"]), ("finishing", [])])
+def test_a_machine_that_went_while_it_was_ended_is_somebodys_to_write_down(run_state, said):
+    rental = a_rental("r", state="terminating", instance_id="i-1", intended_at=NOW - timedelta(hours=1))
+    found = judge("vastai", [], [rental], Books({"r": a_run("r", state=run_state)}.get, OURS, NOW))
+    assert [f.verdict for f in found] == said
