@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
@@ -16,8 +16,6 @@ from lumina_cloud.runs import unheard
 from providers.contract import HasCharges, HasClock, HasLifetimes
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from lumina_cloud.ledger import RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from providers.contract import Charge
@@ -205,12 +203,14 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
+    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
+    seen_until = _seen_until(metered, bounds)
     if not whole and not (
-        charges and (_is_old(context, rental, charges) or _covers(rental, charges, metered) or _is_about(rental, charges, reading))
+        charges
+        and (_is_old(context, rental, charges, seen_until) or _covers(rental, charges, metered) or _is_about(rental, charges, reading))
     ):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
-    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
     believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD or rental.ready_at is None
     with context.ledger.transaction() as tx:
         for charge in charges:
@@ -226,10 +226,18 @@ def _invoiced(usd_per_hour: Decimal, duration: timedelta) -> Decimal:
     return (usd_per_hour * (duration // timedelta(seconds=1)) / 3600).quantize(_MICRO, ROUND_HALF_UP)
 
 
-def _is_old(context: Context, rental: RentalRecord, charges: list[Charge]) -> bool:
-    """Whether a bill's last line is of so long ago that its provider has had its time to complete it."""
+def _seen_until(metered: list[ChargeRecord], bounds: list[dict[str, Any]]) -> datetime | None:
+    """Return until when a machine was seen to be there, by its provider's clock; None where it was not metered."""
+    if bounds and "seen_until" in bounds[0]:
+        return datetime.fromisoformat(bounds[0]["seen_until"])
+    return max((c.until for c in metered), default=None)
+
+
+def _is_old(context: Context, rental: RentalRecord, charges: list[Charge], seen_until: datetime | None) -> bool:
+    """Whether a bill's last line, and the machine's last sign, are of so long ago that its provider has had its time to complete it."""
     now = context.clock.now() - timedelta(seconds=skew(context, rental) or 0.0)
-    return now - max(c.until for c in charges) > LAG.get(rental.provider, ZERO)
+    last = max(c.until for c in charges)
+    return now - (last if seen_until is None else max(last, seen_until)) > LAG.get(rental.provider, ZERO)
 
 
 def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:

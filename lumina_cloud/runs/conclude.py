@@ -104,7 +104,8 @@ def meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
         seen = money.text(caps.ZERO if known is None else known.usd)
-        tx.add_event(unheard.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen)
+        last = (since if known is None else known.until).isoformat()
+        tx.add_event(unheard.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen, seen_until=last)
 
 
 def _created_at(context: Context, rental: RentalRecord) -> datetime:

@@ -203,3 +203,23 @@ def test_the_machine_of_a_lost_reply_is_paid_for_with_the_one_that_came_after_it
         context.books.rows += [first, strangers]
         assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
         assert context.ledger.spent("r") == Decimal("0.52")
+
+
+def test_a_bill_whose_last_hour_is_missing_is_not_taken_of_a_machine_that_was_seen_in_it(tmp_path):
+    """It ran for three hours until now; its provider's books may lag an hour, and have written down not quite two."""
+    with ended(tmp_path) as (context, rental):
+        known = context.ledger.charges("r")[0]
+        with context.ledger.transaction() as tx:
+            tx.put_charge(replace(known, usd=Decimal(3), since=NOW - timedelta(hours=3)))
+        context.books.bill("1.97", NOW - timedelta(minutes=62))
+        assert not billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal(3), "what goes on elsewhere would have more of the cap than there is"
+
+
+def test_an_old_bill_is_taken_of_a_machine_that_nobody_saw_for_long(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.61", NOW + timedelta(minutes=5))
+        context.clock.sleep(7200)
+        unseen(context, rental)
+        assert billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.61")
