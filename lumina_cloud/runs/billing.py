@@ -98,12 +98,12 @@ def settle_late(context: Context, name: str) -> None:
     Raises ProviderError, LedgerError.
     """
     ledger, now = context.ledger, context.clock.now()
-    ended = {
-        e.rental_id: e.at
-        for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN)
-        for e in ledger.events_of(kind, now - LOOK_BACK)
-        if e.rental_id is not None
-    }
+    ended: dict[str, datetime] = {}
+    for kind in (unheard.GONE, ENDED_LATE, unheard.UNSEEN):
+        for e in ledger.events_of(kind, now - LOOK_BACK):
+            if e.rental_id is not None:
+                # The last of them counts: one that was lost may be found and ended later.
+                ended[e.rental_id] = max(e.at, ended.get(e.rental_id, e.at))
     whole = {e.rental_id: e.at for e in ledger.events_of(BILLED, now - LOOK_BACK) if e.data.get("whole")}
     due = {i for i, at in ended.items() if now - at > LAG.get(name, ZERO) and whole.get(i, at) <= at}
     rentals = [r for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.rental_id in due] if due else []

@@ -223,3 +223,19 @@ def test_an_old_bill_is_taken_of_a_machine_that_nobody_saw_for_long(tmp_path):
         unseen(context, rental)
         assert billing.settle(context, context.ledger.run("r"), rental)
         assert context.ledger.spent("r") == Decimal("0.61")
+
+
+def test_a_lost_machine_that_was_found_and_ended_has_its_bill_asked_for_from_then_on(tmp_path):
+    """Its rental was given up as lost once, and its bill asked for: what it cost until it was found comes later."""
+    with ended(tmp_path) as (context, _rental):
+        context.clock.at = NOW - timedelta(hours=3)
+        with context.ledger.transaction() as tx:
+            tx.add_event(unheard.UNSEEN, run_id="r", rental_id="r-1")
+        context.clock.at = NOW
+        context.books.bill("0.20", NOW - timedelta(minutes=20))
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50"), "its bill is not whole yet"
+        context.books.bill("0.51", NOW)
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.51")
