@@ -47,7 +47,10 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    known = next((c for c in context.ledger.charges(run.run_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    known = next((c for c in context.ledger.charges_of_rental(rental.rental_id) if c.charge_id == f"{rental.rental_id}-time"), None)
+    if known is not None and not known.counted:
+        # A bill took its place, for a controller that came no further: it is not added to that.
+        return
     until = metering.charged_until(
         created_at=instance.created_at,
         ended_at=instance.ended_at,

@@ -10,7 +10,7 @@ import pytest
 from lumina_cloud.core.clock import SystemClock
 from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs import billing, conclude, unheard
-from providers.contract import Charge
+from providers.contract import Charge, Instance
 from tests.ledger.conftest import NOW, a_charge, a_rental, a_run
 
 
@@ -239,3 +239,14 @@ def test_a_lost_machine_that_was_found_and_ended_has_its_bill_asked_for_from_the
         context.clock.sleep(3700)
         billing.settle_late(context, "runpod")
         assert context.ledger.spent("r") == Decimal("0.51")
+
+
+def test_metering_again_after_a_bill_was_taken_counts_nothing_twice(tmp_path):
+    """The controller that took it died; the provider still shows the machine as ended, and does not say when it did."""
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.499", NOW + timedelta(minutes=20))
+        billing.settle(context, context.ledger.run("r"), rental)
+        context.clock.sleep(7200)
+        shown = Instance("i-1", rental.tag, "ended", Decimal(1), NOW - timedelta(minutes=30), ended_at=None, address=None)
+        conclude.meter(context, context.ledger.run("r"), rental, shown, final=True)
+        assert context.ledger.spent("r") == Decimal("0.499")
