@@ -52,8 +52,7 @@ ZERO = timedelta(0)
 BILLED = "rental.billed"
 ENDED_LATE = "instance.ended_by_reconcile"
 
-TWIN = "rental.twin"
-"""Kind of the events that name other instances which one create of ours made."""
+TWIN = unheard.TWIN
 
 
 def twins(context: Context, rental: RentalRecord) -> set[str]:
@@ -124,22 +123,27 @@ def settle_late(context: Context, name: str) -> None:
 def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], charges: list[Charge]) -> None:
     """Name the instances on a bill that nobody knows and that are a rental's: from then on they are twins of its machine."""
     ledger, now = context.ledger, context.clock.now()
-    windows = {}
-    for rental in rentals:
-        ahead = timedelta(seconds=skew(context, rental) or 0.0)
-        own = sum((c.usd for c in charges if c.instance_id == rental.instance_id), Decimal(0))
-        of = unheard.window(ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead, own)
-        if of is not None:
-            windows[rental.rental_id] = of
-    if not windows:
+    if not any(_window(context, rental, charges) for rental in rentals):
         return
-    known = {r.instance_id for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.instance_id}
+    # Whatever else may have made a machine of which nobody heard could have made one of these.
+    recent = ledger.rentals_since(name, now - 2 * LOOK_BACK)
+    asking = {r.rental_id: r for r in (*recent, *rentals)}
+    windows = {rental_id: of for rental_id, r in asking.items() if (of := _window(context, r, charges)) is not None}
+    known = {r.instance_id for r in recent if r.instance_id}
     known |= {str(e.data["instance"]) for e in ledger.events_of(TWIN, now - 2 * LOOK_BACK)}
     found = unheard.presumed(windows, charges, known, timedelta(hours=1) if name in BY_THE_HOUR else ZERO)
     with ledger.transaction() as tx:
         for rental in rentals:
             for instance_id in sorted(found.get(rental.rental_id, ())):
                 tx.add_event(TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=instance_id, presumed=True)
+
+
+def _window(context: Context, rental: RentalRecord, charges: list[Charge]) -> unheard.Window | None:
+    """Return when a rental may have made machines of which nobody heard, None where it did not."""
+    ahead = timedelta(seconds=skew(context, rental) or 0.0)
+    own = sum((c.usd for c in charges if c.instance_id == rental.instance_id), Decimal(0))
+    until = context.clock.now() if rental.state == "creating" else None
+    return unheard.window(context.ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead, own, now=until)
 
 
 def skew(context: Context, rental: RentalRecord) -> float | None:

@@ -60,7 +60,7 @@ class Context:
 
 
 @contextmanager
-def ended(tmp_path, provider="runpod", behind=0.0):
+def ended(tmp_path, provider="runpod", behind=0.0, intended=NOW - timedelta(minutes=30)):
     """A rental that ended a moment ago, and that we metered half an hour of for fifty cents."""
     clock, books = Clock(), Books(behind)
     ledger = Ledger.open(tmp_path, clock)
@@ -69,7 +69,7 @@ def ended(tmp_path, provider="runpod", behind=0.0):
         provider=provider,
         state="ended",
         instance_id="i-1",
-        intended_at=NOW - timedelta(minutes=30),
+        intended_at=intended,
         ready_at=NOW - timedelta(minutes=29),
         ended_at=NOW,
     )
@@ -250,3 +250,50 @@ def test_metering_again_after_a_bill_was_taken_counts_nothing_twice(tmp_path):
         shown = Instance("i-1", rental.tag, "ended", Decimal(1), NOW - timedelta(minutes=30), ended_at=None, address=None)
         conclude.meter(context, context.ledger.run("r"), rental, shown, final=True)
         assert context.ledger.spent("r") == Decimal("0.499")
+
+
+def unanswered(context, run_id, at, *, heard=None):
+    """Write down a create of a run's rental that nobody answered, and one after it that was."""
+    context.clock.at = at
+    with context.ledger.transaction() as tx:
+        tx.add_event(unheard.CREATE, run_id=run_id, rental_id=f"{run_id}-1")
+    if heard is not None:
+        context.clock.at = heard
+        with context.ledger.transaction() as tx:
+            tx.add_event(unheard.CREATE, run_id=run_id, rental_id=f"{run_id}-1")
+            tx.add_event(unheard.HEARD, run_id=run_id, rental_id=f"{run_id}-1", instance="i-1")
+    context.clock.at = NOW
+
+
+def test_a_create_is_not_given_a_second_machine_by_asking_for_the_bill_again(tmp_path):
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        first = began - timedelta(minutes=10)
+        unanswered(context, "r", first, heard=began)
+        context.books.bill("0.50", NOW)
+        context.books.rows.append(Charge("first", "i-0", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        priced = replace(rental, usd_per_hour=Decimal(1))
+        billing.settle(context, context.ledger.run("r"), priced)
+        context.books.rows.append(Charge("theirs", "x", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        billing.settle(context, context.ledger.run("r"), priced)
+        assert context.ledger.spent("r") == Decimal("0.52")
+
+
+@pytest.mark.parametrize("state", ["creating", "lost"])
+def test_a_machine_that_another_run_may_have_made_is_not_taken_for_the_first_that_asks(tmp_path, state):
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        first = began - timedelta(minutes=10)
+        other = a_rental("s", provider="vastai", state=state, instance_id=None, intended_at=first, usd_per_hour=Decimal(1), ended_at=None)
+        with context.ledger.transaction() as tx:
+            tx.add_run(a_run("s", provider="vastai", state="provisioning"))
+            tx.add_rental(other)
+        unanswered(context, "r", first, heard=began)
+        unanswered(context, "s", first)
+        if state == "lost":
+            with context.ledger.transaction() as tx:
+                tx.add_event(unheard.UNSEEN, run_id="s", rental_id="s-1")
+        context.books.bill("0.50", NOW)
+        context.books.rows.append(Charge("first", "i-0", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal("0.50")
