@@ -113,7 +113,8 @@ def settle_late(context: Context, name: str) -> None:
                 with ledger.transaction() as tx:
                     tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=0, whole=True)
     if isinstance(provider, HasCharges):
-        charges = provider.charges(min(_since(context, r) for r in rentals))
+        # A machine of somebody else that was there before is known by its earlier lines.
+        charges = provider.charges(min(_since(context, r) for r in rentals) - (timedelta(hours=1) if name in BY_THE_HOUR else ZERO))
         _name_the_unheard(context, name, rentals, charges)
         for rental in rentals:
             ids = {rental.instance_id, *twins(context, rental)}

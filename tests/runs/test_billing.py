@@ -297,3 +297,17 @@ def test_a_machine_that_another_run_may_have_made_is_not_taken_for_the_first_tha
         context.books.rows.append(Charge("first", "i-0", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
         billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
         assert context.ledger.spent("r") == Decimal("0.50")
+
+
+def test_a_machine_that_was_there_hours_before_a_create_is_not_its(tmp_path):
+    """Its last hour on the bill is cheap enough and of the right time; its earlier ones show that it is somebody else's."""
+    with ended(tmp_path, intended=NOW.replace(hour=4, minute=50)) as (context, _rental):
+        asked = NOW.replace(hour=4, minute=50)
+        unanswered(context, "r", asked, heard=asked + timedelta(minutes=3))
+        context.books.bill("0.50", NOW)
+        for hour in (2, 3, 4):
+            since = NOW.replace(hour=hour, minute=0, second=0, microsecond=0)
+            context.books.rows.append(Charge(f"theirs {hour}", "x", "gpu", Decimal("0.002"), since, since + timedelta(hours=1)))
+        context.clock.at = NOW + timedelta(minutes=65)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50")
