@@ -159,7 +159,13 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
             state = next_rental_state(rental.state, "terminate")
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
-    end_twins(context, rental)
+    try:
+        end_twins(context, rental)
+    except ProviderError:
+        # What is known by its id is ended all the same: a list that cannot be read keeps nothing alive.
+        gone, _asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
+        meter(context, run, rental, gone or instance, final=True)
+        raise
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     if gone is None and instance is None:
         meter_unseen(context, run, rental)
