@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import ProviderError
@@ -16,8 +16,6 @@ from lumina_cloud.runs import unheard
 from providers.contract import HasCharges, HasClock, HasLifetimes
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from lumina_cloud.ledger import EventRecord, RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from providers.contract import Charge
@@ -54,8 +52,7 @@ ZERO = timedelta(0)
 BILLED = "rental.billed"
 ENDED_LATE = "instance.ended_by_reconcile"
 
-TWIN = "rental.twin"
-"""Kind of the events that name other instances which one create of ours made."""
+TWIN = unheard.TWIN
 
 
 def twins(context: Context, rental: RentalRecord) -> set[str]:
@@ -118,7 +115,8 @@ def settle_late(context: Context, name: str) -> None:
                 with ledger.transaction() as tx:
                     tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=0, whole=True)
     if isinstance(provider, HasCharges):
-        charges = provider.charges(min(_since(context, r) for r in rentals))
+        # A machine of somebody else that was there before is known by its earlier lines.
+        charges = provider.charges(min(_since(context, r) for r in rentals) - (timedelta(hours=1) if name in BY_THE_HOUR else ZERO))
         _name_the_unheard(context, name, rentals, charges)
         for rental in rentals:
             ids = {rental.instance_id, *twins(context, rental)}
@@ -128,22 +126,27 @@ def settle_late(context: Context, name: str) -> None:
 def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], charges: list[Charge]) -> None:
     """Name the instances on a bill that nobody knows and that are a rental's: from then on they are twins of its machine."""
     ledger, now = context.ledger, context.clock.now()
-    windows = {}
-    for rental in rentals:
-        ahead = timedelta(seconds=skew(context, rental) or 0.0)
-        own = sum((c.usd for c in charges if c.instance_id == rental.instance_id), Decimal(0))
-        of = unheard.window(ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead, own)
-        if of is not None:
-            windows[rental.rental_id] = of
-    if not windows:
+    if not any(_window(context, rental, charges) for rental in rentals):
         return
-    known = {r.instance_id for r in ledger.rentals_since(name, now - 2 * LOOK_BACK) if r.instance_id}
+    # Whatever else may have made a machine of which nobody heard could have made one of these.
+    recent = ledger.rentals_since(name, now - 2 * LOOK_BACK)
+    asking = {r.rental_id: r for r in (*recent, *rentals)}
+    windows = {rental_id: of for rental_id, r in asking.items() if (of := _window(context, r, charges)) is not None}
+    known = {r.instance_id for r in recent if r.instance_id}
     known |= {str(e.data["instance"]) for e in ledger.events_of(TWIN, now - 2 * LOOK_BACK)}
     found = unheard.presumed(windows, charges, known, timedelta(hours=1) if name in BY_THE_HOUR else ZERO)
     with ledger.transaction() as tx:
         for rental in rentals:
             for instance_id in sorted(found.get(rental.rental_id, ())):
                 tx.add_event(TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=instance_id, presumed=True)
+
+
+def _window(context: Context, rental: RentalRecord, charges: list[Charge]) -> unheard.Window | None:
+    """Return when a rental may have made machines of which nobody heard, None where it did not."""
+    ahead = timedelta(seconds=skew(context, rental) or 0.0)
+    own = sum((c.usd for c in charges if c.instance_id == rental.instance_id), Decimal(0))
+    until = context.clock.now() if rental.state == "creating" else None
+    return unheard.window(context.ledger.events(rental.run_id), rental.rental_id, rental.usd_per_hour, ahead, own, now=until)
 
 
 def skew(context: Context, rental: RentalRecord) -> float | None:
@@ -207,12 +210,15 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     """
     metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
+    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
+    seen_until = _seen_until(metered, bounds)
     # What it says of a twin is no word on the machine that we metered.
     own = [c for c in charges if c.instance_id == rental.instance_id]
-    if not whole and not (own and (_is_old(context, rental, own) or _covers(rental, own, metered) or _is_about(rental, own, reading))):
+    if not whole and not (
+        own and (_is_old(context, rental, own, seen_until) or _covers(rental, own, metered) or _is_about(rental, own, reading))
+    ):
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
-    bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
     believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD or rental.ready_at is None
     with context.ledger.transaction() as tx:
         for charge in charges:
@@ -228,10 +234,18 @@ def _invoiced(usd_per_hour: Decimal, duration: timedelta) -> Decimal:
     return (usd_per_hour * (duration // timedelta(seconds=1)) / 3600).quantize(_MICRO, ROUND_HALF_UP)
 
 
-def _is_old(context: Context, rental: RentalRecord, charges: list[Charge]) -> bool:
-    """Whether a bill's last line is of so long ago that its provider has had its time to complete it."""
+def _seen_until(metered: list[ChargeRecord], bounds: list[dict[str, Any]]) -> datetime | None:
+    """Return until when a machine was seen to be there, by its provider's clock; None where it was not metered."""
+    if bounds and "seen_until" in bounds[0]:
+        return datetime.fromisoformat(bounds[0]["seen_until"])
+    return max((c.until for c in metered), default=None)
+
+
+def _is_old(context: Context, rental: RentalRecord, charges: list[Charge], seen_until: datetime | None) -> bool:
+    """Whether a bill's last line, and the machine's last sign, are of so long ago that its provider has had its time to complete it."""
     now = context.clock.now() - timedelta(seconds=skew(context, rental) or 0.0)
-    return now - max(c.until for c in charges) > LAG.get(rental.provider, ZERO)
+    last = max(c.until for c in charges)
+    return now - (last if seen_until is None else max(last, seen_until)) > LAG.get(rental.provider, ZERO)
 
 
 def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRecord]) -> bool:

@@ -47,9 +47,9 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     """Charge the rental for its time so far; the one charge of a rental grows until it ends."""
     if rental is None or instance is None:
         return
-    # Asked of all: a reading that a bill took the place of is not put back by a controller that repeats the end of another.
     known = next((c for c in context.ledger.charges_of_rental(rental.rental_id) if c.charge_id == f"{rental.rental_id}-time"), None)
     if known is not None and not known.counted:
+        # A bill took its place, for a controller that came no further: it is not added to that.
         return
     until = metering.charged_until(
         created_at=instance.created_at,
@@ -107,7 +107,8 @@ def meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None
     with context.ledger.transaction() as tx:
         tx.put_charge(charge)
         seen = money.text(caps.ZERO if known is None else known.usd)
-        tx.add_event(unheard.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen)
+        last = (since if known is None else known.until).isoformat()
+        tx.add_event(unheard.END_UNSEEN, run_id=run.run_id, rental_id=rental.rental_id, usd_seen=seen, seen_until=last)
 
 
 def _created_at(context: Context, rental: RentalRecord) -> datetime:
@@ -158,7 +159,13 @@ def _terminate(context: Context, run: RunRecord, rental: RentalRecord, instance:
             state = next_rental_state(rental.state, "terminate")
             tx.update_rental(rental.rental_id, state=state)
             tx.add_event("rental.terminate", run_id=run.run_id, rental_id=rental.rental_id)
-    end_twins(context, rental)
+    try:
+        end_twins(context, rental)
+    except ProviderError:
+        # What is known by its id is ended all the same: a list that cannot be read keeps nothing alive.
+        gone, _asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
+        meter(context, run, rental, gone or instance, final=True)
+        raise
     gone, asked_at = until_gone(context, rental.provider, rental.instance_id or "", rental.run_id)
     if gone is None and instance is None:
         meter_unseen(context, run, rental)

@@ -172,7 +172,9 @@ def _adopt(context: Context, rental: RentalRecord, instance: Instance) -> None:
         # Asked for within: who lost the run meanwhile is told so first, and not that its machine is in another state.
         state = next_rental_state(rental.state, "created")
         # Prices move between an offer and a create: what is told to the machine, and how long it may live, go by what it really costs.
-        price = max(rental.usd_per_hour, min(instance.usd_per_hour, rental.usd_per_hour * offers.PRICE_SLACK))
+        # One that costs more than may be is given back at the next look, which compares it with its offer.
+        dearer = offers.is_dearer(rental, instance.usd_per_hour)
+        price = rental.usd_per_hour if dearer else max(rental.usd_per_hour, instance.usd_per_hour)
         tx.update_rental(rental.rental_id, state=state, instance_id=instance.instance_id, usd_per_hour=price.quantize(1 / money.MICROS))
         clocks = metering.Reading.of(context.clock).as_data()
         tx.add_event("rental.created", run_id=rental.run_id, rental_id=rental.rental_id, instance=instance.instance_id, clocks=clocks)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from providers.contract import Charge
 
 CREATE, HEARD, UNSEEN, GONE = "rental.create", "rental.created", "rental.lost_sight", "rental.gone"
+TWIN = "rental.twin"
+"""Kind of the events that name other instances which one create of ours made."""
 END_UNSEEN = "rental.end_unseen"
 """Kind of the event that says that a rental's reading is a bound, and what was seen of it: nobody saw its machine's end."""
 SLACK = timedelta(seconds=30)
@@ -36,7 +38,7 @@ class Window:
     since: datetime
     until: datetime
     most: int
-    """How many machines may have come of them."""
+    """How many machines may have come of them that are not named yet."""
     usd_per_hour: Decimal
     asked: tuple[datetime, ...] = ()
     """When each create was sent."""
@@ -44,21 +46,25 @@ class Window:
     """What a machine was billed that may have been made together with another."""
 
 
-def window(events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta, own_usd: Decimal) -> Window | None:
+def window(
+    events: Sequence[EventRecord], rental_id: str, usd_per_hour: Decimal, ahead: timedelta, own_usd: Decimal, *, now: datetime | None = None
+) -> Window | None:
     """Return it by the provider's clock, which ours is `ahead` of; None where every create was answered, and was seen to make one machine.
 
     `own_usd` is what the rental's known machine was billed: one that was made with it, and ended as it was told, cost about the same.
+    With `now` the window of a rental of which it is not known yet what came is still open; without it there is none.
     """
     mine = [e for e in events if e.rental_id == rental_id]
     creates = [e.at for e in mine if e.kind == CREATE]
     heard = [e.at for e in mine if e.kind == HEARD]
     unanswered = len(creates) - len(heard[:1])
     twin = not unanswered and any(e.kind == END_UNSEEN for e in mine)
-    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (twin and e.kind == GONE))]
-    if not creates or not ends or not (unanswered or twin):
+    ends = [*heard[:1], *(e.at for e in mine if e.kind == UNSEEN or (twin and e.kind == GONE))] or ([] if now is None else [now])
+    most = (unanswered or twin) - len({e.data.get("instance") for e in mine if e.kind == TWIN})
+    if not creates or not ends or most <= 0:
         return None
     asked = tuple(at - ahead for at in creates)
-    return Window(asked[0], max(ends) - ahead, unanswered or 1, usd_per_hour, asked, own_usd if twin else None)
+    return Window(asked[0], max(ends) - ahead, most, usd_per_hour, asked, own_usd if twin else None)
 
 
 def presumed(windows: Mapping[str, Window], charges: Sequence[Charge], known: Collection[str], bucket: timedelta) -> dict[str, set[str]]:

@@ -57,3 +57,21 @@ def test_a_machine_that_is_written_down_while_others_are_dropped_stays(tmp_path)
 def test_a_line_that_makes_no_sense_is_passed_over(tmp_path, line):
     (tmp_path / aside.NAME).write_bytes(line + b"\n")
     assert aside.pending(tmp_path) == []
+
+
+def test_a_line_that_comes_while_the_others_are_dropped_is_not_lost(tmp_path):
+    """Another command writes its machine down just when this one has looked which of them the ledger knows."""
+    other = aside.Machine(MACHINE.at, "runpod", "abc", "s-1", "lumina-s-1-abc")
+    aside.keep(tmp_path, MACHINE, FULL)
+    writers = []
+
+    def known(_machine):
+        if not writers:
+            writers.append(threading.Thread(target=aside.keep, args=(tmp_path, other, FULL)))
+            writers[0].start()
+            writers[0].join(0.3)
+        return True
+
+    aside.settle(tmp_path, known)
+    writers[0].join()
+    assert aside.pending(tmp_path) == [other]

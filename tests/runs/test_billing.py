@@ -60,7 +60,7 @@ class Context:
 
 
 @contextmanager
-def ended(tmp_path, provider="runpod", behind=0.0):
+def ended(tmp_path, provider="runpod", behind=0.0, intended=NOW - timedelta(minutes=30)):
     """A rental that ended a moment ago, and that we metered half an hour of for fifty cents."""
     clock, books = Clock(), Books(behind)
     ledger = Ledger.open(tmp_path, clock)
@@ -69,7 +69,7 @@ def ended(tmp_path, provider="runpod", behind=0.0):
         provider=provider,
         state="ended",
         instance_id="i-1",
-        intended_at=NOW - timedelta(minutes=30),
+        intended_at=intended,
         ready_at=NOW - timedelta(minutes=29),
         ended_at=NOW,
     )
@@ -265,3 +265,111 @@ def test_the_machine_of_a_lost_reply_is_paid_for_with_the_one_that_came_after_it
         context.books.rows += [first, strangers]
         assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
         assert context.ledger.spent("r") == Decimal("0.52")
+
+
+def test_a_bill_whose_last_hour_is_missing_is_not_taken_of_a_machine_that_was_seen_in_it(tmp_path):
+    """It ran for three hours until now; its provider's books may lag an hour, and have written down not quite two."""
+    with ended(tmp_path) as (context, rental):
+        known = context.ledger.charges("r")[0]
+        with context.ledger.transaction() as tx:
+            tx.put_charge(replace(known, usd=Decimal(3), since=NOW - timedelta(hours=3)))
+        context.books.bill("1.97", NOW - timedelta(minutes=62))
+        assert not billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal(3), "what goes on elsewhere would have more of the cap than there is"
+
+
+def test_an_old_bill_is_taken_of_a_machine_that_nobody_saw_for_long(tmp_path):
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.61", NOW + timedelta(minutes=5))
+        context.clock.sleep(7200)
+        unseen(context, rental)
+        assert billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.61")
+
+
+def test_a_lost_machine_that_was_found_and_ended_has_its_bill_asked_for_from_then_on(tmp_path):
+    """Its rental was given up as lost once, and its bill asked for: what it cost until it was found comes later."""
+    with ended(tmp_path) as (context, _rental):
+        context.clock.at = NOW - timedelta(hours=3)
+        with context.ledger.transaction() as tx:
+            tx.add_event(unheard.UNSEEN, run_id="r", rental_id="r-1")
+        context.clock.at = NOW
+        context.books.bill("0.20", NOW - timedelta(minutes=20))
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50"), "its bill is not whole yet"
+        context.books.bill("0.51", NOW)
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.51")
+
+
+def test_metering_again_after_a_bill_was_taken_counts_nothing_twice(tmp_path):
+    """The controller that took it died; the provider still shows the machine as ended, and does not say when it did."""
+    with ended(tmp_path) as (context, rental):
+        context.books.bill("0.499", NOW + timedelta(minutes=20))
+        billing.settle(context, context.ledger.run("r"), rental)
+        context.clock.sleep(7200)
+        shown = Instance("i-1", rental.tag, "ended", Decimal(1), NOW - timedelta(minutes=30), ended_at=None, address=None)
+        conclude.meter(context, context.ledger.run("r"), rental, shown, final=True)
+        assert context.ledger.spent("r") == Decimal("0.499")
+
+
+def unanswered(context, run_id, at, *, heard=None):
+    """Write down a create of a run's rental that nobody answered, and one after it that was."""
+    context.clock.at = at
+    with context.ledger.transaction() as tx:
+        tx.add_event(unheard.CREATE, run_id=run_id, rental_id=f"{run_id}-1")
+    if heard is not None:
+        context.clock.at = heard
+        with context.ledger.transaction() as tx:
+            tx.add_event(unheard.CREATE, run_id=run_id, rental_id=f"{run_id}-1")
+            tx.add_event(unheard.HEARD, run_id=run_id, rental_id=f"{run_id}-1", instance="i-1")
+    context.clock.at = NOW
+
+
+def test_a_create_is_not_given_a_second_machine_by_asking_for_the_bill_again(tmp_path):
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        first = began - timedelta(minutes=10)
+        unanswered(context, "r", first, heard=began)
+        context.books.bill("0.50", NOW)
+        context.books.rows.append(Charge("first", "i-0", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        priced = replace(rental, usd_per_hour=Decimal(1))
+        billing.settle(context, context.ledger.run("r"), priced)
+        context.books.rows.append(Charge("theirs", "x", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        billing.settle(context, context.ledger.run("r"), priced)
+        assert context.ledger.spent("r") == Decimal("0.52")
+
+
+@pytest.mark.parametrize("state", ["creating", "lost"])
+def test_a_machine_that_another_run_may_have_made_is_not_taken_for_the_first_that_asks(tmp_path, state):
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        first = began - timedelta(minutes=10)
+        other = a_rental("s", provider="vastai", state=state, instance_id=None, intended_at=first, usd_per_hour=Decimal(1), ended_at=None)
+        with context.ledger.transaction() as tx:
+            tx.add_run(a_run("s", provider="vastai", state="provisioning"))
+            tx.add_rental(other)
+        unanswered(context, "r", first, heard=began)
+        unanswered(context, "s", first)
+        if state == "lost":
+            with context.ledger.transaction() as tx:
+                tx.add_event(unheard.UNSEEN, run_id="s", rental_id="s-1")
+        context.books.bill("0.50", NOW)
+        context.books.rows.append(Charge("first", "i-0", "gpu", Decimal("0.02"), first, first + timedelta(minutes=1)))
+        billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal("0.50")
+
+
+def test_a_machine_that_was_there_hours_before_a_create_is_not_its(tmp_path):
+    """Its last hour on the bill is cheap enough and of the right time; its earlier ones show that it is somebody else's."""
+    with ended(tmp_path, intended=NOW.replace(hour=4, minute=50)) as (context, _rental):
+        asked = NOW.replace(hour=4, minute=50)
+        unanswered(context, "r", asked, heard=asked + timedelta(minutes=3))
+        context.books.bill("0.50", NOW)
+        for hour in (2, 3, 4):
+            since = NOW.replace(hour=hour, minute=0, second=0, microsecond=0)
+            context.books.rows.append(Charge(f"theirs {hour}", "x", "gpu", Decimal("0.002"), since, since + timedelta(hours=1)))
+        context.clock.at = NOW + timedelta(minutes=65)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.50")

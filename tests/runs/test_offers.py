@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.runs import offers
+from lumina_cloud.runs import offers, renting
 from lumina_cloud.runs.terms import Terms
-from providers.contract import Offer
+from providers.contract import Instance, Offer
 from tests.ledger.conftest import NOW, a_rental, a_run
 from tests.runs.test_extending import Still
 from trainer import config
@@ -106,3 +106,17 @@ def test_an_on_demand_run_is_never_given_a_machine_that_may_be_taken_away(contex
 def test_a_rental_is_asked_for_again_as_what_it_was_intended(context):
     rental = a_rental("r", 1, usd_per_hour=Decimal("0.60"), offer_id="sure", interruptible=False)
     assert offers.again(context(0.1), RUN, SPOT, rental) == SURE
+
+
+@pytest.mark.parametrize(("asks", "known", "given_back"), [("0.30", "0.30", False), ("0.32", "0.32", False), ("0.35", "0.30", True)])
+def test_a_machine_that_costs_more_than_prices_move_meanwhile_is_dearer_than_its_offer_after_it_was_taken_over_too(
+    context, asks, known, given_back
+):
+    at = context(0.1)
+    rental = a_rental("r", 1, provider="vastai", usd_per_hour=Decimal("0.30"), state="creating", instance_id=None, ended_at=None)
+    with at.ledger.transaction() as tx:
+        tx.add_rental(rental)
+    renting._adopt(at, rental, Instance("i-1", rental.tag, "creating", Decimal(asks), NOW, ended_at=None, address=None))
+    (after,) = at.ledger.rentals("r")
+    assert after.usd_per_hour == Decimal(known)
+    assert offers.is_dearer(after, Decimal(asks)) is given_back
