@@ -66,6 +66,7 @@ class Watch:
         self.seq = kept.get("seq", -1)
         self.seq_at = span(kept.get("seq_at"))
         self.at = now
+        self.limits: Object = {}
         if same:
             self.advance(now, since=kept["at"])
 
@@ -81,6 +82,8 @@ class Watch:
         self.advance(now, self.at)
         if seen["lease"] != self.lease:
             self.lease, self.unheard = seen["lease"], 0.0
+        # A file that cannot be read for a moment lifts no limit, and begins no span anew when it is there again.
+        limits = self.limits = limits or self.limits
         if limits.get("seq", 0) != self.seq:
             # The first limits count from the boot, later ones from when they came.
             self.seq = limits.get("seq", 0)
@@ -101,7 +104,7 @@ class Watch:
 
     def state(self) -> Object:
         """Return what has to survive a restart."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "limits"}
 
 
 def facts() -> Object:

@@ -256,10 +256,13 @@ def _covers(rental: RentalRecord, charges: list[Charge], metered: list[ChargeRec
 
 
 def _is_about(rental: RentalRecord, charges: list[Charge], reading: Decimal) -> bool:
-    """Whether a bill says about what we metered; of a machine that was there for a moment, the last seconds are much of it."""
+    """Whether a bill says about what we metered; of a machine that was there for a moment, the last seconds are much of it.
+
+    Of one that was there for days, a share may be hours that are still to come: more than the edge of a bill is never missing.
+    """
     missing = reading - sum((c.usd for c in charges), Decimal(0))
     last = money.for_time(rental.usd_per_hour, LAST_SECONDS) if reading < A_MOMENTS_USD else Decimal(0)
-    return missing <= max(reading * (1 - ABOUT), last)
+    return missing <= min(max(reading * (1 - ABOUT), last), money.for_time(rental.usd_per_hour, EDGE))
 
 
 def billed_charge(rental: RentalRecord, charge: Charge, span: tuple[datetime, datetime] | None) -> ChargeRecord:

@@ -69,6 +69,7 @@ def ended(tmp_path, provider="runpod", behind=0.0, intended=NOW - timedelta(minu
         provider=provider,
         state="ended",
         instance_id="i-1",
+        usd_per_hour=Decimal(1),
         intended_at=intended,
         ready_at=NOW - timedelta(minutes=29),
         ended_at=NOW,
@@ -231,7 +232,7 @@ def test_a_bill_that_was_taken_before_is_not_added_to(tmp_path):
         assert unseen(context, rental) == Decimal("0.499")
 
 
-@pytest.mark.parametrize(("late", "taken"), [(8, True), (12, False)])
+@pytest.mark.parametrize(("late", "taken"), [(0, True), (9, True), (10, True), (11, False), (60, False)])
 def test_of_a_machine_that_was_there_for_a_moment_the_bill_may_be_some_seconds_shorter_than_our_reading(tmp_path, late, taken):
     """A pod that lived 20 seconds at $1 an hour: what lies between its end and the proof of it is much of its life, and no money."""
     with ended(tmp_path) as (context, rental):
@@ -373,3 +374,13 @@ def test_a_machine_that_was_there_hours_before_a_create_is_not_its(tmp_path):
         context.clock.at = NOW + timedelta(minutes=65)
         billing.settle_late(context, "runpod")
         assert context.ledger.spent("r") == Decimal("0.50")
+
+
+@pytest.mark.parametrize(("missing", "taken"), [(50, True), (70, False), (3600, False)])
+def test_of_a_machine_that_was_there_for_days_no_hour_may_be_missing(tmp_path, missing, taken):
+    with ended(tmp_path) as (context, rental):
+        known = context.ledger.charges("r")[0]
+        with context.ledger.transaction() as tx:
+            tx.put_charge(replace(known, usd=Decimal(60), since=NOW - timedelta(hours=60)))
+        context.books.bill(str((60 - Decimal(missing) / 3600).quantize(Decimal("0.000001"))), NOW)
+        assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1))) is taken

@@ -145,3 +145,15 @@ def test_limits_that_come_later_count_from_when_they_came():
     later = {**LIMITS, "seq": 1, "deadline_seconds": 20.0}
     assert watch.reason(later, NOTHING, 55.0) == ""
     assert watch.reason(later, {**NOTHING, "lease": "x"}, 76.0) == "deadline"
+
+
+def test_limits_that_cannot_be_read_for_a_moment_begin_no_new_span():
+    later = {**LIMITS, "seq": 1, "deadline_seconds": 20.0}
+    watch = Watch({}, 0.0, "boot")
+    assert watch.reason(later, NOTHING, 5.0) == ""
+    assert watch.reason({}, NOTHING, 24.0) == ""
+    assert watch.reason(later, NOTHING, 26.0) == "deadline"
+    assert json.loads(json.dumps(watch.state())).get("seq") == 1
+    unread = Watch({}, 0.0, "boot")
+    unread.reason(later, NOTHING, 5.0)
+    assert unread.reason({}, NOTHING, 26.0) == "deadline"
