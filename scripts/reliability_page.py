@@ -134,7 +134,9 @@ def _call_sites(line: Line) -> str:
 
 
 def _one_cap(line: Line) -> str:
-    return f"{line['rented_runs']} of {line['launches']} rented, {line['fitting']} fit; ${line['over_cap_usd']} above it"
+    at_once = line.get("rented_at_once", line["rented_runs"])
+    rented = f"{line['rented_runs']} of {line['launches']} rented, at most {at_once} at once"
+    return f"{rented}, {line['fitting']} fit; ${line['over_cap_usd']} above it"
 
 
 def _controllers(line: Line) -> str:

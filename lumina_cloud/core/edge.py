@@ -46,11 +46,11 @@ def edge(site: str) -> Iterator[None]:
     watch = _watch.get()
     if watch is not None:
         watch(site, "before")
-    _at(passage, "before")
     # Last of all: whoever was stopped above, and lost the right meanwhile, does not act on an old answer.
     allowed = _allowed.get()
     if allowed is not None and not site.startswith("ledger."):
         allowed()
+    _at(passage, "before")
     within = _inside.set((*_inside.get(), passage))
     try:
         yield

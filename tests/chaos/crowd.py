@@ -78,19 +78,39 @@ def launches_under_one_cap(theatre, count):
     verdict = home.verdict(caps=EACH)
     # A run that failed, since none of its kind of machine was left; a market that is asked too often: both say so.
     known = (0, REFUSED, 5, 7)
-    rented = {i["tag"].rsplit("-", 2)[0] for i in home.mine()}
-    spent = sum((Decimal(i["usd_billed"]) for i in home.mine()), Decimal(0))
+    mine = home.mine()
+    rented = {i["tag"].rsplit("-", 2)[0] for i in mine}
+    history = [line for line in theatre.ask("/history")["history"] if line["id"] in {i["id"] for i in mine}]
+    at_once, allowed = most_allowed(history, {i["id"]: Decimal(i["usd_billed"]) for i in mine})
     return {
         "launches": count,
         "exit_codes": {str(code): n for code, n in sorted(Counter(e.code for e in ended).items(), key=str)},
         "refused": sum(e.code == REFUSED for e in ended),
         "fitting": FITTING,
         "rented_runs": len(rented),
-        # What they were allowed together, beyond the cap: each may spend up to its own.
-        "over_cap_usd": str(max(Decimal(0), EACH * len(rented) - cap, spent - cap)),
+        "rented_at_once": at_once,
+        # What they were allowed together at any moment, beyond the cap: each may spend up to its own.
+        "over_cap_usd": str(max(Decimal(0), allowed - cap)),
         "findings": [f"{f.invariant} {f.about}: {f.text}" for f in verdict.findings] + [e.err[-400:] for e in ended if e.code not in known],
         **{name: verdict.as_data()[name] for name in ("leaked", "duplicates", "stuck", "ledger_minus_invoice_usd")},
     }
+
+
+def most_allowed(history, usd):
+    """Return how many machines there were at once, and the most that the month was exposed to: what was spent, and what each could spend.
+
+    A run that is over has cost what it was billed (`usd`, by instance), and leaves the rest of its cap to the next.
+    """
+    live, over, most, at_once = set(), set(), Decimal(0), 0
+    for line in sorted(history, key=lambda one: one["at"]):
+        if line["what"] == "created":
+            live.add(line["id"])
+        elif line["what"] == "ended":
+            live.discard(line["id"])
+            over.add(line["id"])
+        at_once = max(at_once, len(live))
+        most = max(most, EACH * len(live) + sum((usd[i] for i in over), Decimal(0)))
+    return at_once, most
 
 
 def two_controllers(folder, python, count, chance):
