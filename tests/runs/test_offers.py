@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.runs import offers
+from lumina_cloud.runs import offers, remembered
 from lumina_cloud.runs.terms import Terms
 from providers.contract import Offer
 from tests.ledger.conftest import NOW, a_rental, a_run
@@ -106,3 +106,20 @@ def test_an_on_demand_run_is_never_given_a_machine_that_may_be_taken_away(contex
 def test_a_rental_is_asked_for_again_as_what_it_was_intended(context):
     rental = a_rental("r", 1, usd_per_hour=Decimal("0.60"), offer_id="sure", interruptible=False)
     assert offers.again(context(0.1), RUN, SPOT, rental) == SURE
+
+
+@pytest.mark.pain(5)
+def test_a_host_that_failed_is_not_rented_again_for_a_week_and_what_it_has_in_the_market_counts_by_its_host(context):
+    """By its host: a new offer of the same one is as bad."""
+    bad, again, good = (replace(CHEAP, offer_id=name, machine_id=host) for name, host in (("a", "7"), ("b", "7"), ("c", "8")))
+    at = context(0.1, taken=False, market=[bad, again, replace(good, usd_per_hour=Decimal("0.32"))])
+    assert offers.choose(at, RUN, SPOT).machine_id == "7"
+    with at.ledger.transaction() as tx:
+        tx.add_rental(a_rental("r", 1, provider="vastai", offer_id="a"))
+        tx.add_event("rental.intended", run_id="r", rental_id="r-1", machine="7")
+    remembered.remember(at.ledger, at.ledger.rentals("r")[0], None, "the machine did not come up in time")
+    assert offers.choose(at, RUN, SPOT).machine_id == "8"
+    at.market = [bad, again]
+    assert offers.choose(at, RUN, SPOT) is None
+    at.clock = Later(24 * 8)
+    assert offers.choose(at, RUN, SPOT).machine_id == "7"
