@@ -239,6 +239,17 @@ def _take_over(incoming: Path, target: Path) -> None:
                 shutil.rmtree(other, ignore_errors=True)
 
 
+def _begins(kept: bytes, fresh: bytes) -> int:
+    """Return where in what is kept a log begins that goes on as `fresh` does; the end where none does."""
+    head = fresh.partition(b"\n")[0]
+    at = kept.find(head) if head else -1
+    while at >= 0:
+        if fresh.startswith(kept[at:]):
+            return at
+        at = kept.find(head, at + 1)
+    return len(kept)
+
+
 def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
     """Append this machine's log to what earlier rentals of the run left."""
     target = folder / "log.txt"
@@ -248,8 +259,8 @@ def _fetch_log(box: Box, folder: Path) -> list[Fetched]:
         new.append(chunk)
         offset += len(chunk)
     fresh = b"".join(new)
-    # Fetching may be repeated after a crash: the same log is not appended twice.
-    content = kept if fresh and kept.endswith(fresh) else kept + fresh
+    # Fetching may be repeated after a crash: what is here of this log already, which may have grown since, is not appended twice.
+    content = kept[: _begins(kept, fresh)] + fresh
     if not content:
         return []
     partial = target.with_name(".log.txt.part")

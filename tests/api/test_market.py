@@ -79,6 +79,7 @@ def test_a_cloud_that_is_down_is_a_footnote():
     assert document.offers[0].age_seconds == 90
 
 
+@pytest.mark.pain(8)
 def test_when_nobody_answers_that_is_no_empty_market():
     found = asked(vastai=BadReply("?"), runpod=CredentialsError("no key"))
     assert isinstance(market.silence(found), BadReply)

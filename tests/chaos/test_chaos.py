@@ -28,6 +28,8 @@ def played():
     return campaign.play(200, 1, "")
 
 
+@pytest.mark.pain(7)
+@pytest.mark.pain(11)
 def test_a_campaign_finds_nothing(played):
     assert {name: played[name] for name in ZERO} == dict.fromkeys(ZERO, 0)
     assert float(played["ledger_minus_invoice_usd"]) == 0
@@ -61,6 +63,7 @@ def test_what_was_found_once_is_mended(world):
     assert campaign.replay(world, "")["violations"] == 0
 
 
+@pytest.mark.pain(2)
 def test_lost_and_lying_replies_to_creates_make_no_second_rental_and_no_orphan():
     found = campaign.play(12, 2, "", losing=True)
     assert found["lost_creates"] >= 12

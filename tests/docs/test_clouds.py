@@ -42,6 +42,7 @@ def test_keys_and_addresses_are_where_the_page_says():
         assert [v for v in re.findall(r"`([^`]+)`", address) if v.isupper()] == list(cloud.url_variables)
 
 
+@pytest.mark.pain(14)
 @pytest.mark.parametrize("row", rows("error"), ids=lambda row: row[0])
 def test_errors_and_exit_codes(row):
     assert getattr(errors, row[0]).exit_code == int(row[1])

@@ -96,6 +96,7 @@ def check_whole(home, runs=2):
     connection.close()
 
 
+@pytest.mark.pain(11)
 @pytest.mark.parametrize("revision", OLD)
 def test_every_released_schema_is_migrated_with_a_backup_before(tmp_path, revision):
     a_ledger_of(tmp_path / "ledger.db", revision)

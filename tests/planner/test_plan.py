@@ -115,6 +115,7 @@ def test_the_sooner_of_two_that_are_about_as_cheap_is_taken():
     assert plan([preset("b1", "dense")], [one, dear]).recommendation.row.machine is one
 
 
+@pytest.mark.pain(8)
 def test_where_nothing_fits_nothing_is_recommended_and_each_says_what_it_lacks():
     made = plan([preset("b7", "hybrid")], [machine("4090"), local_machine()])
     assert made.recommendation is None

@@ -6,7 +6,9 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from lumina_cloud.runs import offers
 from providers.contract import LaunchSpec, OfferQuery
+from tests.ledger.conftest import a_rental
 from tests.providers.exchanges import load
 
 COUNTS = (1, 2, 4, 8)
@@ -58,6 +60,7 @@ def test_vastai_quotes_the_machine(client, count, bid):
     assert sent[0]["price"] == (pytest.approx(0.25 * count) if bid else None)
 
 
+@pytest.mark.pain(9)
 @pytest.mark.parametrize("count", COUNTS)
 def test_lambda_quotes_the_machine_in_cents(client, count):
     type_ = load("lambda")["instance types"]["response"]["body"]["data"]["gpu_1x_a10"]
@@ -93,3 +96,27 @@ def test_the_traffic_of_the_query_is_in_the_price(client):
 def test_hosts_with_dear_traffic_are_left_out(client):
     ask = {**load("vastai")["search on-demand"]["response"]["body"]["offers"][0], "inet_up_cost": 0.06}
     assert client("vastai", lambda _r: httpx.Response(200, json={"offers": [ask]})).offers(OfferQuery(interruptible=False)) == []
+
+
+def machine_of(name, count):
+    """Return what a cloud says of a machine of so many GPUs, and its price an hour: of all of them, whatever its offers say."""
+    body = load(name)["get"]["response"]["body"]
+    if name == "vastai":
+        return {"instances": {**body["instances"], "num_gpus": count, "dph_total": 0.4 * count}}, Decimal("0.4") * count
+    if name == "runpod":
+        return {**body, "gpu": {**body["gpu"], "count": count}, "cost": 0.69 * count, "disk": 0}, Decimal("0.69") * count
+    kind = body["data"]["instance_type"]
+    kind = {**kind, "price_cents_per_hour": 129 * count, "specs": {**kind["specs"], "gpus": count}}
+    return {"data": {**body["data"], "instance_type": kind}}, Decimal("1.29") * count
+
+
+@pytest.mark.pain(9)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["vastai", "runpod", "lambda"])
+def test_a_machines_own_rate_is_read_back_whole_and_one_shown_by_the_gpu_is_given_back(client, name, count):
+    body, whole = machine_of(name, count)
+    machine = client(name, lambda _r: httpx.Response(200, json=body)).get("1")
+    assert machine.usd_per_hour == pytest.approx(whole, abs=Decimal("1e-9"))
+    as_it_is, by_the_gpu = (a_rental("r", provider=name, usd_per_hour=usd) for usd in (whole, whole / count))
+    assert not offers.is_dearer(as_it_is, machine.usd_per_hour)
+    assert offers.is_dearer(by_the_gpu, machine.usd_per_hour) is (count > 1)

@@ -167,6 +167,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.pain(15)
 def test_five_thousand_texts_leave_no_control_byte_and_crash_nothing():
     rng = random.Random(9)
     for _ in range(5_000):

@@ -50,6 +50,7 @@ def test_a_run_that_has_ended_is_left_alone(known):
         assert decide(known) == Decision("nothing")
 
 
+@pytest.mark.pain(14)
 @given(facts)
 def test_every_end_has_a_reason_of_the_closed_list_and_only_from_active_states(known):
     decision = decide(known)
@@ -123,6 +124,7 @@ def test_a_full_disk_is_named_where_its_supervisor_could_not():
         ({}, "machine_lost"),
     ],
 )
+@pytest.mark.pain(10)
 def test_a_machine_that_ended_itself_says_by_its_time_why(machine, known, said):
     """Deleted by its guard, or switched off by it where the provider's API was out of its reach."""
     assert decide(Facts(**{**WORKING, "machine": machine}, **known)) == Decision("end", said)
@@ -164,6 +166,7 @@ def test_a_machine_that_is_out_of_reach_keeps_its_results_for_a_while(known, act
     assert decide(known).action == action
 
 
+@pytest.mark.pain(9)
 def test_a_machine_that_costs_more_than_its_offer_said_is_given_back_while_it_boots():
     booting = Facts("provisioning", rental="booting", machine="creating", price_rose=True)
     assert decide(booting) == Decision("end", "price_rose")

@@ -86,6 +86,7 @@ def test_the_offer_of_least_expected_cost_is_taken_and_one_that_failed_only_wher
         assert all(failover.expected_usd(chosen, hours) <= failover.expected_usd(o, hours) for o in rivals)
 
 
+@pytest.mark.pain(5)
 def test_a_host_that_fails_often_is_dearer_than_its_price():
     good = Offer("vastai", "a", "RTX4090", 1, Decimal("0.40"), False, "US", reliability=0.99)
     bad = replace(good, offer_id="b", usd_per_hour=Decimal("0.38"), reliability=0.90)

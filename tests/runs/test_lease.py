@@ -173,6 +173,7 @@ def test_the_lock_that_a_sleeper_lets_go_of_says_nothing_of_who_took_its_run(hom
     ledger.close()
 
 
+@pytest.mark.pain(12)
 def test_a_killed_controllers_run_is_taken_at_once_in_the_same_place(home):
     child = acting(home, "write")
     child.kill()

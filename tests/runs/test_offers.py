@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from lumina_cloud.ledger import Ledger
-from lumina_cloud.runs import offers, renting
+from lumina_cloud.runs import offers, remembered, renting
 from lumina_cloud.runs.terms import Terms
 from providers.contract import Instance, Offer
 from tests.ledger.conftest import NOW, a_rental, a_run
@@ -120,3 +120,20 @@ def test_a_machine_that_costs_more_than_prices_move_meanwhile_is_dearer_than_its
     (after,) = at.ledger.rentals("r")
     assert after.usd_per_hour == Decimal(known)
     assert offers.is_dearer(after, Decimal(asks)) is given_back
+
+
+@pytest.mark.pain(5)
+def test_a_host_that_failed_is_not_rented_again_for_a_week_and_what_it_has_in_the_market_counts_by_its_host(context):
+    """By its host: a new offer of the same one is as bad."""
+    bad, again, good = (replace(CHEAP, offer_id=name, machine_id=host) for name, host in (("a", "7"), ("b", "7"), ("c", "8")))
+    at = context(0.1, taken=False, market=[bad, again, replace(good, usd_per_hour=Decimal("0.32"))])
+    assert offers.choose(at, RUN, SPOT).machine_id == "7"
+    with at.ledger.transaction() as tx:
+        tx.add_rental(a_rental("r", 1, provider="vastai", offer_id="a"))
+        tx.add_event("rental.intended", run_id="r", rental_id="r-1", machine="7")
+    remembered.remember(at.ledger, at.ledger.rentals("r")[0], None, "the machine did not come up in time")
+    assert offers.choose(at, RUN, SPOT).machine_id == "8"
+    at.market = [bad, again]
+    assert offers.choose(at, RUN, SPOT) is None
+    at.clock = Later(24 * 8)
+    assert offers.choose(at, RUN, SPOT).machine_id == "7"
