@@ -1,7 +1,8 @@
 """Makes docs/tour-terminal.md and its pictures, every screen of the command line, from real output: `make pictures`.
 
 Each command runs as a person types it and what it prints is drawn as an SVG by rich. Runs, prices and money are those of a made-up
-ledger (tests/web/shelf.py) or of the sandbox, where a stand-in trains; plans are the planner's.
+ledger (tests/web/shelf.py) or of the sandbox, where a stand-in trains; a run and a sweep are trained in earnest on this computer, in some
+minutes; plans are the planner's.
 """
 
 from __future__ import annotations
@@ -49,12 +50,37 @@ class Screen:
     command: str
     text: str
     columns: int = 100
-    sandbox: bool = False
     drawn: bool = True
     """False for what is only typed, so that the next ones have something to show."""
+    real: bool = False
+    """In a ledger whose runs the trainer itself trains, on this computer."""
 
 
 TINY = "--tokens 160k --global-batch 8192"
+LOCAL = "lumina launch debug --arch mod --provider local --tokens 400k --global-batch 8192 --max-cost 0.10 --follow --yes"
+FILES = {
+    "sweep.toml": """name = "first-look"
+budget = "0.05"
+concurrency = 1
+provider = "local"
+tokens = "65536"
+global_batch = "2048"
+
+[grid]
+model = ["debug"]
+arch = ["dense", "mod"]
+lr = [0.001, 0.0003]
+
+[set]
+seq_len = 256
+
+[early_stopping]
+rungs = [0.5]
+keep = 0.5
+""",
+    "notes.txt": "One sentence after another makes a text that is long enough. " * 4000,
+}
+"""What lies in the folder in which commands are typed."""
 SCREENS = (
     Screen("help", "The first page", "lumina --help", "Verbs by what they are for.", 80),
     Screen("init", "Setting up", "lumina init --yes --where vastai --cap 20", "It asks at a terminal. A key is never written.", 120),
@@ -64,18 +90,18 @@ SCREENS = (
     Screen("plan-misfit", "What does not fit", "lumina plan b7 --arch dense --gpu 4090", "Which changes would make it fit.", 120),
     Screen("plan-budget", "Asked backwards", "lumina plan --budget 20 --deadline 24h", "The best model for a sum and a day.", 120),
     Screen("up", "", "lumina sandbox up", "", drawn=False),
-    Screen("offers", "The market", "lumina offers --gpu 4090 --sandbox", "What can be rented now, all-in.", 120, sandbox=True),
+    Screen("offers", "The market", "lumina offers --gpu 4090 --sandbox", "What can be rented now, all-in.", 120),
     Screen("live", "", f"lumina plan debug --arch mod --gpu 4090 {TINY} --live --sandbox", "", drawn=False),
     Screen(
         "dry-run", "What would be rented", "lumina launch --provider vastai --gpu 4090 --max-cost 2 --dry-run --sandbox",
-        "The machine, its price, and the most that it can cost: what `launch` shows before it asks.", 110, sandbox=True,
+        "The machine, its price, and the most that it can cost: what `launch` shows before it asks.", 110,
     ),
     Screen(
         "launch", "A run", "lumina launch --provider vastai --gpu 4090 --max-cost 2 --follow --yes --sandbox",
-        "Rented, trained, brought home, switched off. On a terminal the lines of progress are one that moves.", 120, sandbox=True,
+        "Rented, trained, brought home, switched off. On a terminal the lines of progress are one that moves.", 120,
     ),
-    Screen("rehearsed", "What came of it", "lumina results last --sandbox", "Planned beside actual, and the files.", sandbox=True),
-    Screen("check", "The provider's bill", "lumina costs --check --sandbox", "Line by line against the ledger.", 120, sandbox=True),
+    Screen("rehearsed", "What came of it", "lumina results last --sandbox", "Planned beside actual, and the files."),
+    Screen("check", "The provider's bill", "lumina costs --check --sandbox", "Line by line against the ledger.", 120),
     Screen("down", "", "lumina sandbox down", "", drawn=False),
     Screen("watch", "All runs, live", "lumina status --watch", "Loss and spending as they go; Ctrl-C ends the screen, and no run.", 160),
     Screen("watch-narrow", "The same on 80 columns", "lumina status --watch", "", 80),
@@ -89,23 +115,43 @@ SCREENS = (
     Screen("accuracy", "Plan and actual", "lumina accuracy", "How finished runs turned out against their plans.", 120),
     Screen("prices", "Prices", "lumina prices 4090", "The price book, and what the markets asked.", 120),
     Screen("audit", "Claims", "lumina audit", "The published table against arithmetic and physics; any table of yours too.", 120),
+    Screen("train", "A training on this computer", LOCAL, "Nothing is rented; the trainer is that of rented machines.", 120, real=True),
+    Screen("results", "What came of it", "lumina results last", "Planned beside actual, routing, files, a sample.", real=True),
+    Screen("results-narrow", "The same on 80 columns", "lumina results last", "", 80, real=True),
+    Screen("logs", "Its log", "lumina logs last", "What the trainer printed; `-f` follows it.", 120, real=True),
+    Screen("weights", "Its weights", "lumina weights last --to my-model", "For `transformers`, with a model card.", 120, real=True),
+    Screen("sweep-plan", "A sweep, planned", "lumina sweep sweep.toml --dry-run", "Each run, and what it may cost.", 110, real=True),
+    Screen("report", "A report", "lumina report last", "One file to send.", 100, real=True),
+    Screen("data", "A text", "lumina data check notes.txt --model debug", "Tokens and epochs, before anything is rented.", real=True),
+    Screen("ledger", "The books", "lumina ledger verify", "Every page, reference, seal and sum.", 120, real=True),
+    Screen("ledger-backup", "A copy of them", "lumina ledger backup books.backup", "", 100, real=True),
+    Screen("ledger-export", "As text", "lumina ledger export books.jsonl", "", 100, real=True),
+    Screen("ledger-restore", "Put back", "lumina ledger restore books.backup --yes", "The ledger that was there is kept.", 120, real=True),
+    Screen("ledger-import", "And in again", "lumina ledger import books.jsonl", "All of it, or nothing.", 100, real=True),
+    Screen("prune", "Room on the disk", "lumina prune --older-than 0 --dry-run", "What runs cost and did is kept.", 100, real=True),
+    Screen("config", "What is set", "lumina config", "Each value with where it comes from.", 150, real=True),
+    Screen("verb-help", "Help on a verb", "lumina costs --help", "", 100),
     Screen("error", "An error", "lumina plan b8 --gpu 4091", "What was wrong, with which value, and what to type.", 80),
+    Screen("error-option", "A word of another tool's", "lumina plan b1 --max-cost 5", "", 80),
+    Screen("error-key", "No key", "lumina launch b1 --max-cost 50", "Where one is got and put, and what needs none.", 130, real=True),
+    Screen("error-sandbox", "A rehearsal without a sandbox", "lumina offers --sandbox", "What to type is of the rehearsal, too.", 80),
 )  # fmt: skip
 
 HEAD = """# The terminal
 
 <!-- Written by scripts/pictures.py (make pictures). -->
 
-Every screen of the command line, from real output. Runs, prices and money in these pictures are made up, or the sandbox's. Where nobody
-looks at a terminal, and under `NO_COLOR`, the same is plain text; `--json` has it for scripts. The [pages](tour.md) show the same in a
-browser.
+Every screen of the command line, from real output. Runs, prices and money in these pictures are made up, or the sandbox's, but for those of
+the training and the sweep on this computer. Where nobody looks at a terminal, and under `NO_COLOR`, the same is plain text; `--json` has it
+for scripts. The [pages](tour.md) show the same in a browser.
 """
 
 
 def run(screen: Screen, home: Path) -> str:
     """Run a screen's command; return what it printed, in colour."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LUMINA_", "RUNPOD_", "VAST_", "LAMBDA_", "NO_COLOR"))}
-    own = {"LUMINA_HOME": str(home), "HOME": str(home.parent), "LUMINA_TRAINER": str(STAND_IN), "PYTHONWARNINGS": "ignore"}
+    own = {"LUMINA_HOME": str(home), "HOME": str(home.parent), "PYTHONWARNINGS": "ignore"}
+    own |= {} if screen.real else {"LUMINA_TRAINER": str(STAND_IN)}
     look = {"COLUMNS": str(screen.columns), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     argv = [str(Path(sys.executable).with_name("lumina")), *shlex.split(screen.command)[1:]]
     done = subprocess.run(
@@ -116,9 +162,15 @@ def run(screen: Screen, home: Path) -> str:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
+        cwd=home.parent / "work",
     )
     # A doctor that misses keys, findings of an audit and errors have exit codes of their own.
-    return done.stdout.replace(str(home.parent), "~")
+    folder = str(home.parent)
+    # A cell of a table stays as wide as it was.
+    padded = re.sub(
+        re.escape(folder) + r"([^\s\x1b]*)(?=(?:\x1b\[[\d;]*m)?  )", lambda f: f"~{f[1]}" + " " * (len(folder) - 1), done.stdout
+    )
+    return padded.replace(folder, "~")
 
 
 def set_going(home: Path) -> None:
@@ -166,7 +218,10 @@ def main() -> None:
     """Draw all screens and write the page about them; with names, draw those alone."""
     asked = set(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="lumina-pictures-") as folder:
-        home, moving = Path(folder) / "home", Path(folder) / "moving"
+        home, moving, real = (Path(folder) / name for name in ("home", "moving", "real"))
+        (Path(folder) / "work").mkdir()
+        for name, text in FILES.items():
+            (Path(folder) / "work" / name).write_text(text, encoding="utf-8")
         shelf.fill(home)
         shelf.fill(moving)
         set_going(moving)
@@ -176,7 +231,7 @@ def main() -> None:
             if screen.name.startswith("watch"):
                 shown: object = live.screen(*watched(moving), width=screen.columns)  # type: ignore[arg-type]
             else:
-                shown = Text.from_ansi(run(screen, home))
+                shown = Text.from_ansi(run(screen, real if screen.real else home))
             if screen.drawn:
                 (FOLDER / f"{screen.name}.svg").write_text(draw(screen, shown), encoding="utf-8")
     parts = [f"## {s.title}\n\n{s.text + chr(10) * 2 if s.text else ''}![{s.command}](pictures/{s.name}.svg)\n" for s in SCREENS if s.drawn]
