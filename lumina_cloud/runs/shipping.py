@@ -166,7 +166,8 @@ def _seconds_left(context: Context, run: RunRecord, rental: RentalRecord) -> flo
     already = (context.clock.now() - rental.intended_at).total_seconds()
     earlier = sum((c.usd for c in context.ledger.charges(run.run_id) if c.rental_id != rental.rental_id), caps.ZERO)
     grace = caps.grace_seconds(rental.provider)
-    seconds = min(caps.seconds_left_on_box(run.usd_cap, earlier, rental.usd_per_hour, grace) - already, run.seconds_cap)
+    # The cap on time is the machine's whole life, as the one on money is: what has passed and what its end takes are of it.
+    seconds = min(caps.seconds_left_on_box(run.usd_cap, earlier, rental.usd_per_hour, grace), run.seconds_cap - grace) - already
     if seconds < 1:
         raise RefusedError("getting here took as long as the cap pays for", "resume with a higher cap: --max-cost")
     return seconds
