@@ -50,7 +50,9 @@ def _moment(value: object) -> object:
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             return datetime.fromtimestamp(float(value), UTC)
         if isinstance(value, str):
-            return datetime.fromisoformat(value[:40]).astimezone(UTC)
+            found = datetime.fromisoformat(value[:40])
+            # Without a zone it is the cloud's own, not this computer's: bills would be looked for hours beside where they are.
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return value
