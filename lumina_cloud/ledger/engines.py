@@ -59,7 +59,9 @@ def make(url: str, busy_seconds: float) -> Engine:
         engine = create_engine(url, connect_args={"timeout": busy_seconds})
         _configure_sqlite(engine, busy_seconds)
     else:
-        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
+        # A server may be set to give a transaction what was there when it began: here that is before it waited for the others.
+        session = {"connect_timeout": 10, "options": "-c timezone=UTC"}
+        engine = create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=session)
         _configure_postgresql(engine)
     return engine
 

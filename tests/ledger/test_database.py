@@ -170,6 +170,28 @@ def test_many_writers_lose_nothing(tmp_path):
     ledger.close()
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_servers_own_isolation_does_not_let_a_write_rest_on_what_was_before_it(postgresql, tmp_path, isolation):
+    """A transaction that waited for another sees what that one wrote, as on a file."""
+    import psycopg
+
+    url = postgresql.new(template=postgresql.migrated)
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"ALTER DATABASE {url.split('/')[3].split('?')[0]} SET default_transaction_isolation = '{isolation}'")
+
+    def write(name):
+        ledger = Ledger.open(tmp_path / name, SystemClock(), url)
+        for n in range(10):
+            fill(ledger, f"{name}-{n}")
+        ledger.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, ("a", "b", "c", "d")))
+    ledger = Ledger.open(tmp_path / "e", SystemClock(), url)
+    assert len(ledger.run_names()) == 40
+    ledger.close()
+
+
 @pytest.mark.parametrize(("when", "kept"), [("before", 2), ("after", 3)])
 def test_a_kill_at_a_commit_keeps_all_of_it_or_nothing(tmp_path, when, kept):
     opened(tmp_path).close()
