@@ -208,7 +208,8 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
     One that may be incomplete, and is smaller than our reading, is not. That a whole one leaves a machine out is believed of one that was
     seen for a moment only, or that never came up: any other's reading stays, and `lumina costs --check` tells of it.
     """
-    metered = [c for c in context.ledger.charges_of_rental(rental.rental_id) if c.basis == "metered"]
+    known = context.ledger.charges_of_rental(rental.rental_id)
+    metered = [c for c in known if c.basis == "metered"]
     reading = sum((c.usd for c in metered), Decimal(0))
     bounds = [e.data for e in context.ledger.events(rental.run_id) if e.kind == unheard.END_UNSEEN and e.rental_id == rental.rental_id]
     seen_until = _seen_until(metered, bounds)
@@ -220,9 +221,15 @@ def _put(context: Context, rental: RentalRecord, charges: list[Charge], *, whole
         return False
     span = (min(c.since for c in metered), max(c.until for c in metered)) if metered else None
     believed = (Decimal(str(bounds[0]["usd_seen"])) if bounds else reading) < A_MOMENTS_USD or rental.ready_at is None
+    lines = [billed_charge(rental, charge, span) for charge in charges]
+    kept = {line.charge_id for line in lines}
     with context.ledger.transaction() as tx:
-        for charge in charges:
-            tx.put_charge(billed_charge(rental, charge, span))
+        for line in lines:
+            tx.put_charge(line)
+        # A line that an earlier answer had is in another one's sum by now: a growing bill divides itself anew.
+        for earlier in known if lines else ():
+            if earlier.basis == "billed" and earlier.counted and earlier.charge_id not in kept:
+                tx.put_charge(replace(earlier, counted=False))
         for ours in metered if own or believed else ():
             tx.put_charge(replace(ours, counted=False))
         tx.add_event(BILLED, run_id=rental.run_id, rental_id=rental.rental_id, lines=len(charges), whole=whole)

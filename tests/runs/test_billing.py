@@ -384,3 +384,17 @@ def test_of_a_machine_that_was_there_for_days_no_hour_may_be_missing(tmp_path, m
             tx.put_charge(replace(known, usd=Decimal(60), since=NOW - timedelta(hours=60)))
         context.books.bill(str((60 - Decimal(missing) / 3600).quantize(Decimal("0.000001"))), NOW)
         assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1))) is taken
+
+
+def test_a_bill_that_divides_itself_anew_is_counted_once(tmp_path):
+    """RunPod tells a total and its parts, and what the parts leave is a line of its own: gone when the parts have grown to the total."""
+    with ended(tmp_path) as (context, rental):
+        until = NOW + timedelta(minutes=20)
+        began = NOW - timedelta(minutes=30)
+        context.books.rows = [Charge(k, "i-1", k, Decimal(usd), began, until) for k, usd in (("gpu", "0.30"), ("other", "0.20"))]
+        assert billing.settle(context, context.ledger.run("r"), rental)
+        assert context.ledger.spent("r") == Decimal("0.50")
+        context.books.rows = [Charge("gpu", "i-1", "gpu", Decimal("0.51"), began, until)]
+        context.clock.sleep(3700)
+        billing.settle_late(context, "runpod")
+        assert context.ledger.spent("r") == Decimal("0.51")
