@@ -61,12 +61,14 @@ def meter(context: Context, run: RunRecord, rental: RentalRecord | None, instanc
     )
     if known is not None and (until <= known.until or (not final and until - known.until < METER_EVERY)):
         return
+    usd = money.for_time(instance.usd_per_hour, billing.billed_time(rental.provider, until - instance.created_at))
     charge = ChargeRecord(
         charge_id=f"{rental.rental_id}-time",
         run_id=run.run_id,
         rental_id=rental.rental_id,
         provider=rental.provider,
-        usd=money.for_time(instance.usd_per_hour, billing.billed_time(rental.provider, until - instance.created_at)),
+        # A price that falls, as that of a machine that was stopped, takes nothing back of what it cost before.
+        usd=usd if known is None else max(usd, known.usd),
         usd_per_hour=instance.usd_per_hour,
         since=instance.created_at,
         until=until,

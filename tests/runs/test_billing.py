@@ -398,3 +398,15 @@ def test_a_bill_that_divides_itself_anew_is_counted_once(tmp_path):
         context.clock.sleep(3700)
         billing.settle_late(context, "runpod")
         assert context.ledger.spent("r") == Decimal("0.51")
+
+
+def test_a_price_that_falls_at_its_end_takes_nothing_back(tmp_path):
+    """A machine that was stopped may cost only its disk from then on: what is left of the cap for the next one must not grow by that."""
+    with ended(tmp_path) as (context, rental):
+        stopped = Instance("i-1", "t", "stopped", Decimal("0.01"), NOW - timedelta(minutes=30), ended_at=None, address=None)
+        context.clock.sleep(60)
+        conclude.meter(context, context.ledger.run("r"), rental, stopped, final=True)
+        assert context.ledger.spent("r") == Decimal("0.50")
+        context.clock.sleep(60)
+        conclude.meter(context, context.ledger.run("r"), rental, replace(stopped, usd_per_hour=Decimal(2)), final=True)
+        assert context.ledger.spent("r") > Decimal("1.06")
