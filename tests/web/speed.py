@@ -48,7 +48,7 @@ def measured(home, times=1):
     with served(home) as site, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         with watched(browser, site) as page:
-            run = page.locator("#runs tbody a").first.get_attribute("href")
+            run = page.locator("#runs tbody a").first.get_attribute("href").removeprefix(site.base.removeprefix(site.origin))
             other = page.locator("#runs tbody a").nth(1).inner_text()
             uses = {
                 "/": typed, "/?all=1": typed, run: lambda page: drawn(page, other), "/plan?model=b7&arch=all": planned,
