@@ -158,7 +158,7 @@ def test_a_browser_sends_the_cookie_to_no_other_port(site, browser):
 def test_the_pages_of_a_rehearsal_name_commands_of_the_rehearsal(tmp_path):
     with served(tmp_path / "home", LUMINA_SANDBOX="1") as rehearsed, rehearsed.client() as client:
         assert "lumina launch --sandbox debug --provider local" in client.get("/").text
-        assert "lumina status --sandbox lists the runs" in client.get("/runs/nothing").text
+        assert "lumina plan --sandbox debug says what one takes" in client.get("/runs/nothing").text
         assert client.get("/api/plan?model=debug&arch=mod").json()["type"] == "lumina plan debug --arch mod --sandbox"
 
 
