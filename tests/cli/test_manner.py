@@ -24,10 +24,12 @@ VERBS = (
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home with some months of runs in it."""
+    """A home with some months of runs in it, and a plan."""
     made = tmp_path_factory.mktemp("manner")
     shelf.fill(made / "home")
     (made / "notes.txt").write_text("One sentence after another. " * 4000)
+    with pytest.MonkeyPatch.context() as patch:
+        typed(made, patch, "plan debug --arch mod")
     return made
 
 
