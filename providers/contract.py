@@ -181,6 +181,8 @@ class Charge:
     usd: Decimal
     since: datetime
     until: datetime
+    tag: str = ""
+    """What its instance was labelled, where the bill says so: it tells whose it was when nothing else is left of it."""
 
 
 class Provider(Protocol):

@@ -490,14 +490,15 @@ def _charges(row: wire.ChargeRow) -> Iterator[Charge]:
     source = re.fullmatch(r"instance-(\d+)", row.source)
     if source is None:
         return
+    tag = (row.metadata.label if row.metadata else None) or ""
     for item in row.items:
         kind = _KINDS.get(item.type, "other")
         charge_id = f"{NAME}-{source[1]}-{item.type}-{int(item.start.timestamp())}"
-        yield Charge(charge_id=charge_id, instance_id=source[1], kind=kind, usd=item.amount, since=item.start, until=item.end)
+        yield Charge(charge_id=charge_id, instance_id=source[1], kind=kind, usd=item.amount, since=item.start, until=item.end, tag=tag)
 
 
 def _joined(a: Charge, b: Charge) -> Charge:
-    return Charge(a.charge_id, a.instance_id, a.kind, a.usd + b.usd, min(a.since, b.since), max(a.until, b.until))
+    return Charge(a.charge_id, a.instance_id, a.kind, a.usd + b.usd, min(a.since, b.since), max(a.until, b.until), a.tag)
 
 
 def _instance_path(instance_id: str) -> str:

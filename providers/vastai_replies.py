@@ -208,12 +208,19 @@ class ChargeItem(Reply):
     amount: SignedUsd
 
 
+class ChargeAbout(Reply):
+    """What a charge says of its instance."""
+
+    label: Text | None = None
+
+
 class ChargeRow(Reply):
     """What one instance cost in a time."""
 
     source: Text
     """`instance-123`."""
     items: list[ChargeItem]
+    metadata: ChargeAbout | None = None
 
 
 class ChargePage(Reply):

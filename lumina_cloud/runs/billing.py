@@ -124,8 +124,13 @@ def settle_late(context: Context, name: str) -> None:
 
 
 def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], charges: list[Charge]) -> None:
-    """Name the instances on a bill that nobody knows and that are a rental's: from then on they are twins of its machine."""
+    """Name the instances on a bill that nobody knows and that are a rental's: from then on they are twins of its machine.
+
+    A line that says its instance's label needs no presumption, and is no other's.
+    """
+    _name_the_labelled(context, rentals, charges)
     ledger, now = context.ledger, context.clock.now()
+    charges = [c for c in charges if not c.tag or any(c.instance_id == r.instance_id for r in rentals)]
     if not any(_window(context, rental, charges) for rental in rentals):
         return
     # Whatever else may have made a machine of which nobody heard could have made one of these.
@@ -139,6 +144,16 @@ def _name_the_unheard(context: Context, name: str, rentals: list[RentalRecord], 
         for rental in rentals:
             for instance_id in sorted(found.get(rental.rental_id, ())):
                 tx.add_event(TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=instance_id, presumed=True)
+
+
+def _name_the_labelled(context: Context, rentals: list[RentalRecord], charges: list[Charge]) -> None:
+    for rental in rentals:
+        known = {rental.instance_id, *twins(context, rental)}
+        named = {c.instance_id for c in charges if c.tag == rental.tag} - known
+        if named:
+            with context.ledger.transaction() as tx:
+                for instance_id in sorted(named):
+                    tx.add_event(TWIN, run_id=rental.run_id, rental_id=rental.rental_id, instance=instance_id)
 
 
 def _window(context: Context, rental: RentalRecord, charges: list[Charge]) -> unheard.Window | None:

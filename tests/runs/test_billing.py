@@ -410,3 +410,21 @@ def test_a_price_that_falls_at_its_end_takes_nothing_back(tmp_path):
         context.clock.sleep(60)
         conclude.meter(context, context.ledger.run("r"), rental, replace(stopped, usd_per_hour=Decimal(2)), final=True)
         assert context.ledger.spent("r") > Decimal("1.06")
+
+
+def test_a_line_that_says_its_label_is_the_rentals_and_one_that_says_another_is_not(tmp_path):
+    """Vast.ai's bill names the label: no time and no price has to be compared, and a stranger's machine of the same second is not ours."""
+    with ended(tmp_path, "vastai") as (context, rental):
+        began = NOW - timedelta(minutes=30)
+        context.clock.at = began
+        with context.ledger.transaction() as tx:
+            for kind in (unheard.CREATE, unheard.CREATE, unheard.HEARD):
+                tx.add_event(kind, run_id="r", rental_id="r-1")
+        context.clock.at = NOW
+        context.books.bill("0.50", NOW)
+        second, theirs = (
+            Charge(n, n, "gpu", Decimal("0.02"), began, NOW, tag) for n, tag in (("i-2", rental.tag), ("x", "lumina-of-another"))
+        )
+        context.books.rows += [second, theirs]
+        assert billing.settle(context, context.ledger.run("r"), replace(rental, usd_per_hour=Decimal(1)))
+        assert context.ledger.spent("r") == Decimal("0.52")
