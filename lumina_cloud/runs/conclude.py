@@ -14,6 +14,7 @@ from lumina_cloud.ledger import ArtifactRecord, ChargeRecord
 from lumina_cloud.remote import bootstrap, results
 from lumina_cloud.runs import billing, caps, failover, holds, ingest, metering, remembered, unheard
 from lumina_cloud.runs.decide import LEAST_UNREACHABLE_SECONDS
+from lumina_cloud.runs.observing import allowed_seconds
 from lumina_cloud.runs.states import REASONS, WAITED_FOR, next_rental_state, next_run_state
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def meter_unseen(context: Context, run: RunRecord, rental: RentalRecord) -> None
     known = next((c for c in charges if c.charge_id == f"{rental.rental_id}-time"), None)
     ahead = timedelta(seconds=billing.skew(context, rental) or 0.0)
     since = _created_at(context, rental) - ahead if known is None else known.since
-    earlier = spent([c for c in charges if c.counted and c.rental_id != rental.rental_id])
-    allowed = caps.longest_seconds(run.seconds_cap, run.usd_cap, earlier, rental.usd_per_hour)
+    allowed = allowed_seconds(context, run, rental)
     until = max(min(context.clock.now() - ahead, since + timedelta(seconds=allowed)), since if known is None else known.until)
     charge = ChargeRecord(
         charge_id=f"{rental.rental_id}-time",

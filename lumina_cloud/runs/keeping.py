@@ -42,17 +42,16 @@ def minutes_between(parameters: int, best: float, usual: float, store: str | Non
 
     `best` is the interval that loses least, `usual` the one that any other run has.
     """
-    rate = HOME_MBIT if store is None else STORE_MBIT
-    needed = BYTES_PER_PARAMETER * parameters * 8 / (rate * 1e6) / 60
+    needed = _seconds_away(BYTES_PER_PARAMETER * parameters, _mbit(store)) / 60
     return round(max(LEAST_MINUTES, best, min(usual, 1.1 * needed)), 2)
 
 
 def decide(parameters: int, *, checkpoint_minutes: float, store: str | None) -> Keeping:
     """Return where the work is kept. Raises RefusedError for a plan that cannot save within its checkpoint interval."""
     size, weights = BYTES_PER_PARAMETER * parameters, WEIGHT_BYTES_PER_PARAMETER * parameters
-    rate = HOME_MBIT if store is None else STORE_MBIT
-    seconds, interval = size * 8 / (rate * 1e6), checkpoint_minutes * 60
-    made = Keeping("home" if store is None else "store", size, seconds, interval, weights, weights * 8 / (HOME_MBIT * 1e6))
+    rate = _mbit(store)
+    seconds, interval = _seconds_away(size, rate), checkpoint_minutes * 60
+    made = Keeping("home" if store is None else "store", size, seconds, interval, weights, _seconds_away(weights, HOME_MBIT))
     if seconds <= interval:
         return made
     to = "home" if store is None else "to the object storage"
@@ -65,3 +64,12 @@ def decide(parameters: int, *, checkpoint_minutes: float, store: str | None) -> 
         f"longer than the {units.duration(interval)} between two of them",
         hint,
     )
+
+
+def _mbit(store: str | None) -> float:
+    return HOME_MBIT if store is None else STORE_MBIT
+
+
+def _seconds_away(n_bytes: int, mbit: float) -> float:
+    """Return how long bytes take on a line of so many Mbit/s."""
+    return n_bytes * 8 / (mbit * 1e6)

@@ -58,8 +58,7 @@ def _sure(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
     standing = failover.standing(run, context.ledger.events(run.run_id), steps=config.tokens // config.global_batch_tokens)
     if not failover.deadline_demands(standing, context.clock.now(), interval_seconds=config.checkpoint_minutes * 60):
         return None
-    spent = sum((c.usd for c in context.ledger.charges(run.run_id) if c.counted), Decimal(0))
-    most = failover.affordable(run.usd_cap - spent, standing, run.provider)
+    most = failover.affordable(run.usd_cap - context.ledger.spent(run.run_id), standing, run.provider)
     return _best(context, run, _fitting(context, _asked(context, run, of_run, interruptible=False), most))
 
 
