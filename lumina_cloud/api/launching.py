@@ -15,7 +15,7 @@ from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import BadReply, NoCapacity, ProviderDown, RateLimited, RefusedError, UsageError
 from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.runs import caps, keeping, machines, remembered, workloads
+from lumina_cloud.runs import caps, keeping, machines, offers, workloads
 from lumina_cloud.runs import terms as run_terms
 from lumina_cloud.runs.drift import ON_DRIFT, OnDrift
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
@@ -430,14 +430,11 @@ def at_todays_price(session: Session, run: RunRecord) -> RunRecord:
     """Return the run with what its kind of machine costs now. Raises NoCapacity when there is none."""
     of_run = run_terms.of(session.ledger, run.run_id)
     kind = None if run.provider == "local" else of_run.interruptible
-    offers = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=kind))
-    bad = remembered.bad_machines(session.ledger, session.clock.now())
-    offers = [
-        o for o in offers if (o.provider, o.machine_id) not in bad and (o.reliability is None or o.reliability >= market.LEAST_RELIABILITY)
-    ]
-    if not offers:
+    asked = session.provider(run.provider).offers(OfferQuery(gpu=run.gpu, count=run.count, disk_gb=of_run.disk_gb, interruptible=kind))
+    offered = offers.sound(session.ledger, session.clock.now(), asked)
+    if not offered:
         raise NoCapacity(f"{run.provider} offers no {run.count} x {run.gpu} now", "try again later: the run and its checkpoint are kept")
-    return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offers))
+    return replace(run, usd_per_hour=min(offer.usd_per_hour for offer in offered))
 
 
 def resume(session: Session, run: RunRecord, limits: Limits, spent: Decimal) -> None:

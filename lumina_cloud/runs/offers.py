@@ -16,8 +16,9 @@ from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
-    from lumina_cloud.ledger import RentalRecord, RunRecord
+    from lumina_cloud.ledger import Ledger, RentalRecord, RunRecord
     from lumina_cloud.runs.context import Context
     from lumina_cloud.runs.terms import Terms
     from providers.contract import Offer
@@ -47,6 +48,12 @@ def again(context: Context, run: RunRecord, of_run: Terms, rental: RentalRecord)
     return _best(context, run, [o for o in fitting if o.offer_id == rental.offer_id] or fitting)
 
 
+def sound(ledger: Ledger, now: datetime, offers: Sequence[Offer]) -> list[Offer]:
+    """Return the offers of machines that did not fail before, on hosts that are up most of the time or say nothing of it."""
+    bad = remembered.bad_machines(ledger, now)
+    return [o for o in offers if (o.provider, o.machine_id) not in bad and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)]
+
+
 def is_dearer(rental: RentalRecord, usd_per_hour: Decimal) -> bool:
     """Whether a machine that was just rented costs more than its offer said, by more than prices move meanwhile."""
     return rental.provider != "local" and usd_per_hour > rental.usd_per_hour * PRICE_SLACK
@@ -68,14 +75,7 @@ def _asked(context: Context, run: RunRecord, of_run: Terms, *, interruptible: bo
 
 
 def _fitting(context: Context, offers: Sequence[Offer], most: Decimal) -> list[Offer]:
-    bad = remembered.bad_machines(context.ledger, context.clock.now())
-    return [
-        o
-        for o in offers
-        if o.usd_per_hour <= most
-        and (o.provider, o.machine_id) not in bad
-        and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)
-    ]
+    return [o for o in sound(context.ledger, context.clock.now(), offers) if o.usd_per_hour <= most]
 
 
 def _best(context: Context, run: RunRecord, fitting: Sequence[Offer]) -> Offer | None:
