@@ -96,6 +96,8 @@ class Prepared:
     price_changes: tuple[PriceChange, ...] = ()
     """What costs another sum than when the plan was made."""
     terms: Terms = field(default_factory=Terms)
+    boot_seconds: float = 0.0
+    """How long the machine may take to come up before it is given back."""
 
     def as_document(self) -> of_plans.DryRun:
         """Return it as `--dry-run --json` prints it."""
@@ -113,7 +115,14 @@ class Prepared:
             ],
             on_drift=self.purpose.on_drift,
             kept=self._kept(),
+            never_up=self._never_up(),
         )
+
+    def _never_up(self) -> of_plans.NeverUp | None:
+        machine = self.row.machine
+        if machine.provider == "local":
+            return None
+        return of_plans.NeverUp(seconds=self.boot_seconds, usd=money.text(money.for_hours(machine.usd_per_hour, self.boot_seconds / 3600)))
 
     def _kept(self) -> of_plans.Kept | None:
         if self.row.machine.provider == "local":
@@ -220,7 +229,9 @@ def prepare(
         parameters = workloads.parameters(config).total
         keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
     disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
-    made = Prepared(planned, row, cap, purpose or Purpose(), terms=replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds))
+    terms = replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds)
+    boot = machines.boot_seconds(provider.name, row.machine.count, terms, rehearsal=session.settings.sandbox)
+    made = Prepared(planned, row, cap, purpose or Purpose(), terms=terms, boot_seconds=boot)
     budgets.refuse_beyond(budgets.Known.of_ledger(session.ledger), made.purpose.project, cap.usd, session.clock.now())
     return made
 

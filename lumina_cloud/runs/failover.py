@@ -46,8 +46,6 @@ MOST_OF_CAP = Decimal("0.25")
 """Share of the cap that machines on which nothing was trained may cost."""
 
 LEG_BEGINS = ("run.launched", "run.resumed")
-BOOT_HOURS = 0.15
-"""What a machine that never comes up costs before it is given back, in hours of its price."""
 INTERRUPTION_SECONDS = 900.0
 """What one more interruption takes beside the work that is done again: the next machine is found, boots, and is made ready."""
 USUAL_RELIABILITY = 0.97
@@ -103,17 +101,20 @@ def why_not(run: RunRecord, reason: Reason, leg: Leg) -> str:
     return ""
 
 
-def expected_usd(offer: Offer, hours: float) -> Decimal:
-    """Return what `hours` of work cost on an offer, with what is lost on hosts like it that fail before or within them."""
+def expected_usd(offer: Offer, hours: float, boot_hours: float) -> Decimal:
+    """Return what `hours` of work cost on an offer, with what is lost on hosts like it that fail before or within them.
+
+    A machine that never comes up is paid for until its boot deadline, `boot_hours`.
+    """
     share = USUAL_RELIABILITY if offer.reliability is None else min(1.0, max(0.5, offer.reliability))
-    lost_hours = BOOT_HOURS * (1 - share) / share
+    lost_hours = boot_hours * (1 - share) / share
     return offer.usd_per_hour * Decimal(repr(hours / share + lost_hours))
 
 
-def choose(offers: Sequence[Offer], hours: float, failed: Collection[str]) -> Offer | None:
+def choose(offers: Sequence[Offer], hours: float, failed: Collection[str], *, boot_hours: float) -> Offer | None:
     """Return the offer of least expected cost; one that failed this run before only where there is no other."""
     others = [o for o in offers if o.offer_id not in failed]
-    return min(others or offers, key=lambda o: (expected_usd(o, hours), o.offer_id), default=None)
+    return min(others or offers, key=lambda o: (expected_usd(o, hours, boot_hours), o.offer_id), default=None)
 
 
 @dataclass(frozen=True)

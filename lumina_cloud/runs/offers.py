@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trainer.config
 from lumina_cloud.core import money
-from lumina_cloud.runs import failover, remembered
+from lumina_cloud.runs import failover, machines, remembered
 from providers.contract import OfferQuery
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def choose(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
             )
             return sure
     most = run.usd_per_hour * (1 if run.provider == "local" else PRICE_SLACK)
-    return _best(context, run, _fitting(context, _asked(context, run, of_run, interruptible=of_run.interruptible), most))
+    return _best(context, run, of_run, _fitting(context, _asked(context, run, of_run, interruptible=of_run.interruptible), most))
 
 
 def again(context: Context, run: RunRecord, of_run: Terms, rental: RentalRecord) -> Offer | None:
     """Return the offer that a rental was intended on, or another of its kind that is as cheap, None when there is none."""
     fitting = _fitting(context, _asked(context, run, of_run, interruptible=rental.interruptible), rental.usd_per_hour)
-    return _best(context, run, [o for o in fitting if o.offer_id == rental.offer_id] or fitting)
+    return _best(context, run, of_run, [o for o in fitting if o.offer_id == rental.offer_id] or fitting)
 
 
 def sound(ledger: Ledger, now: datetime, offers: Sequence[Offer]) -> list[Offer]:
@@ -66,7 +66,7 @@ def _sure(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
     if not failover.deadline_demands(standing, context.clock.now(), interval_seconds=config.checkpoint_minutes * 60):
         return None
     most = failover.affordable(run.usd_cap - context.ledger.spent(run.run_id), standing, run.provider)
-    return _best(context, run, _fitting(context, _asked(context, run, of_run, interruptible=False), most))
+    return _best(context, run, of_run, _fitting(context, _asked(context, run, of_run, interruptible=False), most))
 
 
 def _asked(context: Context, run: RunRecord, of_run: Terms, *, interruptible: bool) -> Sequence[Offer]:
@@ -78,7 +78,8 @@ def _fitting(context: Context, offers: Sequence[Offer], most: Decimal) -> list[O
     return [o for o in sound(context.ledger, context.clock.now(), offers) if o.usd_per_hour <= most]
 
 
-def _best(context: Context, run: RunRecord, fitting: Sequence[Offer]) -> Offer | None:
+def _best(context: Context, run: RunRecord, of_run: Terms, fitting: Sequence[Offer]) -> Offer | None:
     failed = {r.offer_id for r in context.ledger.rentals(run.run_id) if r.ended_at is not None and r.training_at is None}
     hours = float(run.planned.get("seconds", {}).get("mid", 3600.0)) / 3600
-    return failover.choose(fitting, hours, failed)
+    boot_seconds = machines.boot_seconds(run.provider, run.count, of_run, rehearsal=context.machines.rehearsal)
+    return failover.choose(fitting, hours, failed, boot_hours=boot_seconds / 3600)

@@ -76,21 +76,29 @@ offers = st.builds(
 )
 
 
-@given(st.lists(offers, max_size=8), st.floats(0.01, 100), st.sets(st.sampled_from("abcdef")))
-def test_the_offer_of_least_expected_cost_is_taken_and_one_that_failed_only_where_there_is_no_other(listed, hours, failed):
-    chosen = failover.choose(listed, hours, failed)
+@given(st.lists(offers, max_size=8), st.floats(0.01, 100), st.sets(st.sampled_from("abcdef")), st.floats(0, 1))
+def test_the_offer_of_least_expected_cost_is_taken_and_one_that_failed_only_where_there_is_no_other(listed, hours, failed, boot_hours):
+    chosen = failover.choose(listed, hours, failed, boot_hours=boot_hours)
     assert (chosen is None) is (not listed)
     if chosen is not None:
         assert chosen.offer_id not in failed or all(o.offer_id in failed for o in listed)
         rivals = [o for o in listed if (o.offer_id in failed) is (chosen.offer_id in failed)]
-        assert all(failover.expected_usd(chosen, hours) <= failover.expected_usd(o, hours) for o in rivals)
+        assert all(failover.expected_usd(chosen, hours, boot_hours) <= failover.expected_usd(o, hours, boot_hours) for o in rivals)
 
 
 @pytest.mark.pain(5)
 def test_a_host_that_fails_often_is_dearer_than_its_price():
     good = Offer("vastai", "a", "RTX4090", 1, Decimal("0.40"), False, "US", reliability=0.99)
     bad = replace(good, offer_id="b", usd_per_hour=Decimal("0.38"), reliability=0.90)
-    assert failover.choose([good, bad], 10, ()) is good
+    assert failover.choose([good, bad], 10, (), boot_hours=0.25) is good
+
+
+@pytest.mark.pain(5)
+def test_the_longer_a_machine_may_boot_the_more_a_host_that_fails_may_cost():
+    good = Offer("vastai", "a", "RTX4090", 1, Decimal("0.40"), False, "US", reliability=0.99)
+    bad = replace(good, offer_id="b", usd_per_hour=Decimal("0.36"), reliability=0.90)
+    assert failover.choose([good, bad], 0.5, (), boot_hours=0.05) is bad
+    assert failover.choose([good, bad], 0.5, (), boot_hours=0.5) is good
 
 
 # --- a run on interruptible machines and its deadline ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +50,7 @@ class Context:
     clock: object
     market: list = field(default_factory=lambda: [CHEAP, SURE])
     told: list = field(default_factory=list)
+    machines: object = field(default_factory=lambda: SimpleNamespace(rehearsal=False))
 
     @property
     def reporter(self):

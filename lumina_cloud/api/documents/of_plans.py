@@ -234,6 +234,13 @@ class Kept(Document):
     """Variables of the user's that the machine is given."""
 
 
+class NeverUp(Document):
+    """When a machine that does not come up is given back, and what it costs until then."""
+
+    seconds: float
+    usd: str
+
+
 class DryRun(Answer):
     """`lumina launch --dry-run --json`: what would be rented, and the most it could cost."""
 
@@ -246,6 +253,8 @@ class DryRun(Answer):
     price_changes: list[PriceChange] = Field(default_factory=list)
     on_drift: str = "tell"
     kept: Kept | None = None
+    """None on this computer."""
+    never_up: NeverUp | None = None
     """None on this computer."""
 
 
