@@ -489,7 +489,9 @@ class Lumina:
 
         self.settle()
         run = self.find(name)
-        return views.results(run, self.ledger.charges(run.run_id), self.ledger.artifacts(run.run_id), self.ledger.spent(run.run_id))
+        ledger, name = self.ledger, run.run_id
+        said = views.said_of_its_end(run, ledger.events(name))
+        return views.results(run, ledger.charges(name), ledger.artifacts(name), ledger.spent(name), said)
 
     def sample(
         self, name: str, prompt: str, *, max_new_tokens: int = 100, temperature: float = 0.0, seed: int = 0
@@ -614,6 +616,12 @@ class Lumina:
 
         rentals = [r for r in self.ledger.rentals(run.run_id) if r.ended_at is None]
         return views.running_cost(self.ledger.charges(run.run_id), rentals, self.clock.now())
+
+    def why_ended(self, run: RunRecord) -> str:
+        """Return why a run ended, in words, with what its provider or its machine said; empty while it goes on."""
+        from lumina_cloud.api import views
+
+        return views.reason_text(run, views.said_of_its_end(run, self.ledger.events(run.run_id)))
 
     def settle(self) -> None:
         """Bring runs that nobody drives as far as they go without waiting."""

@@ -15,7 +15,7 @@ from lumina_cloud.runs.states import ACTIVE, FINAL, REASONS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, RentalRecord, RunRecord, SpendingRecord
+    from lumina_cloud.ledger import ArtifactRecord, ChargeRecord, CostRow, EventRecord, RentalRecord, RunRecord, SpendingRecord
 
 PERIODS = ("day", "week", "month")
 ENDED = FINAL
@@ -107,8 +107,9 @@ def results(
     charges: Sequence[ChargeRecord],
     artifacts: Sequence[ArtifactRecord],
     spent: Decimal,
+    said: str = "",
 ) -> of_runs.ResultsDocument:
-    """Return what was planned beside what came out."""
+    """Return what was planned beside what came out; `said` is what the provider or the machine said of its end."""
     actual = run.result
     return of_runs.ResultsDocument(
         run=run.run_id,
@@ -116,7 +117,7 @@ def results(
         arch=run.arch,
         state=run.state,
         reason=run.reason,
-        reason_text=reason_text(run),
+        reason_text=reason_text(run, said),
         planned=_planned(run.planned),
         actual=of_runs.Outcome(
             seconds=_billed_seconds(charges),
@@ -135,12 +136,20 @@ def results(
     )
 
 
-def reason_text(run: RunRecord) -> str:
-    """Return why a run ended, in words; empty while it goes on."""
+def reason_text(run: RunRecord, said: str = "") -> str:
+    """Return why a run ended, in words, with what the provider or the machine said of it; empty while it goes on."""
     words = next((words for reason, (_event, words) in REASONS.items() if reason == run.reason), "")
     if not words or run.reason == "finished":
         return words
+    if said:
+        words = f"{words} ({said})"
     return f"{words}; {'its last checkpoint is here' if has_checkpoint(run) else 'there is no checkpoint of it here'}"
+
+
+def said_of_its_end(run: RunRecord, events: Sequence[EventRecord]) -> str:
+    """Return what the provider or the machine said of the end for which the run's reason stands, on one line; empty where nothing."""
+    last = next((e.data for e in reversed(events) if e.kind == "run.work_ended"), {})
+    return untrusted.line(str(last.get("detail", "")), 200) if last.get("reason") == run.reason else ""
 
 
 def has_checkpoint(run: RunRecord) -> bool:

@@ -131,7 +131,7 @@ def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -
     if as_json:
         output.emit(of_runs.LaunchDocument(run=run.run_id, state=run.state, reason=run.reason, usd=money.text(spent)))
     else:
-        words = f": {views.reason_text(run)}" if run.reason else ""
+        words = f": {lumina.why_ended(run)}" if run.reason else ""
         output.console().print(f"{run.run_id}  {run.state}{words}  {money.show(spent)}", markup=False)
         next_verb = "logs -f" if run.state in ("preparing", "training") else "results"
         output.tell(f"next: lumina {next_verb} {run.run_id}")
