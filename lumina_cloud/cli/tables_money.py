@@ -25,7 +25,7 @@ NARROW = 6
 
 def costs(document: of_money.CostsDocument, *, width: int) -> list[RenderableType]:
     """Return spending by one key, the total first, and where the month is going, for a terminal of `width` columns."""
-    total = Text(f"{_usd(document.total_usd)} spent in all", style="bold")
+    total = Text(f"{_usd(document.total_usd)} spent in all", style="bold").append(_basis(document.total))
     if document.total is None or not document.rows:
         return [total, *_forecast(document.forecast), next_step("lumina plan debug --arch all")]
     figures = FIGURES if width >= WIDE else FIGURES[:NARROW]
@@ -51,6 +51,14 @@ def costs(document: of_money.CostsDocument, *, width: int) -> list[RenderableTyp
     other = "month" if document.by != "month" else "provider"
     following = next_step(f"lumina costs --by {other}    or    lumina costs --check    or    lumina report")
     return [total, made, *_lost(document.total), *_forecast(document.forecast), following]
+
+
+def _basis(total: of_money.CostRow | None) -> Text:
+    """Return how much of it is on a provider's own bill, and how much was reckoned here from its states and prices."""
+    if total is None or not Decimal(total.usd):
+        return Text()
+    metered = Decimal(total.usd) - Decimal(total.usd_billed)
+    return Text(f": {_usd(total.usd_billed)} as billed, {money.show(metered)} as metered here", style="not bold dim")
 
 
 def _lost(total: of_money.CostRow) -> list[RenderableType]:
