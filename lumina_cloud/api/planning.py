@@ -21,6 +21,8 @@ from lumina_cloud.runs import workloads
 from providers import registry
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from lumina_cloud.api import market
     from lumina_cloud.api.session import Session
     from lumina_cloud.api.settings import Settings
@@ -130,6 +132,7 @@ def make_plan(
         available = machines(session.settings, wanted, measure=_precision_here(built) if measure else None)
         if not available:
             raise no_price(wanted)
+        notes = _book_notes(session.settings, available, session.clock.now().date())
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
     lessons = teaching.lessons(session.ledger) if taught else Lessons()
@@ -183,6 +186,18 @@ def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: 
             f"no market offers {what or 'anything'} now", "lumina offers shows what there is; without --live the price book is used"
         )
     return [*live, *local], _live_notes(found, disk)
+
+
+def _book_notes(settings: Settings, available: list[planner.Machine], today: date) -> list[str]:
+    """Return from when the price book's prices of these machines are, nothing where none is of the book."""
+    keys = {(m.provider, m.gpu.name, m.count, m.interruptible) for m in available if m.provider != "local"}
+    dates = [p.date for p in prices.load(settings.config_file).prices if p.key in keys]
+    seen = sorted(day for day in dates if day is not None)
+    if not dates:
+        return []
+    undated = f" ({len(dates) - len(seen)} without a date)" if seen and len(seen) < len(dates) else ""
+    when = f"seen {seen[0]} to {seen[-1]}, the oldest {(today - seen[0]).days} days ago" if seen else "without a date"
+    return [f"prices are the price book's, {when}{undated}: --live asks the markets"]
 
 
 def _live_notes(found: market.Market, disk_gb: int) -> list[str]:

@@ -1,21 +1,27 @@
 """Decisions at the border: plan files, plans backwards, what finished runs teach, drift asked for, charts."""
 
+import io
 import math
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from rich.console import Console
 
-from lumina_cloud.api import sharing, teaching
-from lumina_cloud.api.launching import purpose_of
+from lumina_cloud.api import planning, sharing, teaching
+from lumina_cloud.api.launching import Prepared, purpose_of
 from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.api.turning import goal_of, hours_of
+from lumina_cloud.cli import tables
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.learning import Experience, Lessons
 from lumina_cloud.planner.plan import plan
 from lumina_cloud.runs import workloads
+from lumina_cloud.runs.caps import Cap
 from lumina_cloud.runs.workloads import WorkloadRequest
+from tests.ledger.conftest import NOW
 from tests.planner.conftest import machine
 from trainer.config import preset
 
@@ -38,6 +44,38 @@ def test_the_rows_of_a_plan_mark_the_front(lumina):
         beaten = any(p[0] <= mine[0] and p[1] <= mine[1] and p != mine for p in points)
         assert r.front == (r.fits and not beaten)
     assert any(r.front for r in rows)
+
+
+@pytest.mark.pain(8)
+def test_a_plan_on_the_price_book_says_of_when_its_prices_are(lumina, tmp_path):
+    def said(provider, opened=lumina):
+        return [n for n in opened.plan(REQUEST, MachineFilter(provider=provider)).document.notes if "price book" in n]
+
+    # The book as it comes is the published document's, which has no dates.
+    assert said("vastai") == ["prices are the price book's, without a date: --live asks the markets"]
+    here = planning.local_machine(lumina.settings)
+    assert planning._book_notes(lumina.settings, [here], NOW.date()) == []
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    row = '[[prices]]\nprovider = "vastai"\ngpu = "RTX4090"\nusd_per_hour = "0.5"\ninterruptible = true\n'
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "config.toml").write_text(f"{row}date = {yesterday}\n")
+    with Lumina() as again:
+        (note,) = said("vastai", again)
+    assert f"seen {yesterday} to {yesterday}, the oldest 1 days ago" in note
+    assert "without a date)" in note
+
+
+@pytest.mark.pain(5)
+def test_what_a_machine_costs_that_never_comes_up_is_said_before_it_is_rented(lumina):
+    planned = lumina.plan(REQUEST, MachineFilter(provider="vastai"))
+    row = planned.plan.recommendation.row
+    document = Prepared(planned, row, Cap(Decimal(9), 36_000.0), boot_seconds=1800.0).as_document()
+    assert Decimal(document.never_up.usd) == row.machine.usd_per_hour / 2
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(*tables.launch(document))
+    assert "given back after 30 min" in console.export_text()
+    here = replace(row, machine=replace(row.machine, provider="local"))
+    assert Prepared(planned, here, Cap(Decimal(9), 36_000.0)).as_document().never_up is None
 
 
 def test_a_plan_goes_through_a_file_and_comes_back_the_same(lumina, tmp_path):
