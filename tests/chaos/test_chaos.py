@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lumina_cloud.core.edge import edge
 from lumina_cloud.core.errors import LedgerError
 from lumina_cloud.ledger import aside
 from lumina_cloud.ledger.transaction import Transaction
@@ -48,6 +49,20 @@ def test_each_sabotage_is_found(broken):
     assert found["violations"] > 0
     assert float(found[SHOWS_IN[broken]]) > 0
     assert campaign.replay(FOUND_IN[broken], "")["violations"] == 0
+
+
+@pytest.mark.pain(11)
+def test_a_touch_of_the_outside_within_a_transaction_is_found(monkeypatch):
+    add_event = Transaction.add_event
+
+    def asks_first(self, kind, **data):
+        if kind == "rental.intended":
+            with edge("vastai.list"):
+                pass
+        return add_event(self, kind, **data)
+
+    monkeypatch.setattr(Transaction, "add_event", asks_first)
+    assert campaign.replay("1/3/1", "")["crashes"] > 0
 
 
 @pytest.mark.parametrize("world", SEEDS)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {
     *("torch", "deepspeed", "numpy", "tokenizers", "sqlalchemy", "alembic", "pydantic", "jinja2", "paramiko", "httpx", "psutil"),
     *("starlette", "uvicorn", "anyio"),
@@ -16,6 +18,7 @@ def imported(code):
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.pain(11)
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from lumina_cloud.cli import app; sys.argv=['lumina', '--help']\n"

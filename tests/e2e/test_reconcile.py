@@ -46,6 +46,7 @@ def reconciled(sandbox, *words):
     return {f["instance"]: f for f in json.loads(done.stdout.splitlines()[-1])["findings"]}
 
 
+@pytest.mark.pain(10)
 @pytest.mark.parametrize("provider", ["vastai", "runpod"])
 def test_what_nobody_needs_ends_and_strangers_stay(sandbox, provider):
     sandbox.up()

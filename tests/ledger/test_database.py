@@ -62,6 +62,7 @@ def test_a_current_ledger_opens_without_alembic(tmp_path):
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.pain(11)
 def test_the_ledger_is_private_durable_and_checked(file_ledger, tmp_path):
     path = tmp_path / "home" / "ledger.db"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -71,6 +72,7 @@ def test_the_ledger_is_private_durable_and_checked(file_ledger, tmp_path):
         for asked in (own.execute, by_engine.exec_driver_sql):
             pragmas = {p: asked(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous", "foreign_keys")}
             assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+        assert by_engine.exec_driver_sql("PRAGMA busy_timeout").scalar() >= 30_000
 
 
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path):

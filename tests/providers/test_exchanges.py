@@ -156,6 +156,7 @@ def test_runpod_offers_are_for_the_whole_pod(play):
     assert secure.region == "US-KS-2"
 
 
+@pytest.mark.pain(6)
 def test_runpod_creates_with_an_end_that_runpod_keeps(play):
     provider, _ = play("runpod", "catalog", "deploy")
     offer = provider.offers(OfferQuery(gpu="RTX4090", count=1, secure=True))[0]
@@ -245,6 +246,7 @@ def test_lambda_lists_gets_and_terminates(play, clock):
 ABILITIES = (HasCharges, HasBalance, Interruptible, ProviderDeadline, InstanceScopedKey, StartupScript, HostKeyChannel, HasClock)
 
 
+@pytest.mark.pain(9)
 @pytest.mark.parametrize(
     ("kind", "able"),
     [

@@ -61,6 +61,16 @@ def test_every_path_in_a_client_is_a_published_one(provider, file):
     assert used - known <= {path for _method, path in ENDPOINTS[provider]}
 
 
+@pytest.mark.pain(10)
+@pytest.mark.parametrize("file", ["vastai", "runpod", "lambda_cloud"])
+def test_no_client_has_a_way_to_stop_a_machine_or_to_start_one_again(file):
+    """What is stopped is billed for its disk: machines are deleted."""
+    source = (Path(providers.__file__).parent / f"{file}.py").read_text()
+    assert re.findall(r"def terminate\(", source)
+    ways = r"def \w*(?:stop|pause|suspend|resume)\w*\(|/(?:stop|pause|suspend|resume)\b|podStop|podResume|\"state\": \"\w"
+    assert re.findall(ways, source) == []
+
+
 def test_a_wrong_shape_is_found():
     pair = load("lambda")["list"]
     _, (_, _, replies) = endpoint_of("lambda", pair)

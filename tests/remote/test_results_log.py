@@ -8,6 +8,7 @@ from tests.remote.test_hostile import Liar
 FIRST, SECOND = b"first machine\nstep 1\n", b"second machine\nstep 2\n"
 
 
+@pytest.mark.pain(13)
 @pytest.mark.parametrize(
     ("fetches", "kept"),
     [

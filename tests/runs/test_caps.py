@@ -35,6 +35,7 @@ def test_the_tighter_cap_holds(price, cost, hours):
     assert both.usd == min(only_cost.usd, only_time.usd)
 
 
+@pytest.mark.pain(6)
 def test_with_neither_the_plans_high_is_the_cap():
     assert caps.cap_from(max_cost=None, max_hours=None, usd_per_hour=Decimal(1), plan_high=Decimal(7)).usd == 7
 

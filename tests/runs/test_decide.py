@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumina_cloud.runs import states
-from lumina_cloud.runs.decide import Decision, Exit, Facts, Machine, decide, outcome
+from lumina_cloud.runs.decide import LEAST_UNREACHABLE_SECONDS, STALL_SECONDS, Decision, Exit, Facts, Machine, decide, outcome
 
 exits = st.builds(
     Exit, returncode=st.sampled_from([0, 1, 2, 3, 75, -9, -15]), reason=st.sampled_from(["finished", "stopped", "deadline", "crashed"])
@@ -57,6 +57,30 @@ def test_every_end_has_a_reason_of_the_closed_list_and_only_from_active_states(k
     if decision.action in ("end", "abandon"):
         assert decision.reason in states.REASONS
         assert (known.run, "work_ended") in states.RUN_TABLE
+
+
+at_work = st.builds(
+    Facts,
+    run=st.sampled_from(["preparing", "training"]),
+    rental=st.just("ready"),
+    machine=st.sampled_from(["unknown", "creating", "running"]),
+    lease_ran_out=st.booleans(),
+    cap_near=st.booleans(),
+    price_rose=st.booleans(),
+    booting_seconds=st.floats(0, 1e6),
+    unreachable_seconds=st.floats(0, LEAST_UNREACHABLE_SECONDS),
+    silent_seconds=st.floats(0, STALL_SECONDS),
+    started=st.booleans(),
+    training=st.booleans(),
+    limits_behind=st.booleans(),
+)
+"""A machine that does its work, whatever became of its controllers meanwhile."""
+
+
+@pytest.mark.pain(12)
+@given(at_work)
+def test_a_machine_at_work_is_ended_by_nothing_that_became_of_its_controllers(known):
+    assert decide(known).action in ("wait", "ship", "mark_training", "tell_limits")
 
 
 @given(facts)

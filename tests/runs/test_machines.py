@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+import httpx
 import pytest
 
-from lumina_cloud.core.errors import BadReply, InvalidRequest, Unreachable
+from lumina_cloud.core.errors import BadReply, InvalidRequest, ProviderError, Unreachable
 from lumina_cloud.remote.host_keys import Pins
 from lumina_cloud.remote.ssh_key import Identity
 from lumina_cloud.runs import machines
@@ -18,7 +19,7 @@ from lumina_cloud.runs.terms import Terms
 from providers import startup
 from providers.contract import Instance, Offer
 from tests.ledger.conftest import NOW, a_rental
-from tests.providers.conftest import client, clock  # noqa: F401  # fixtures
+from tests.providers.conftest import KEY, client, clock  # noqa: F401  # fixtures
 
 RENTAL = a_rental("r", provider="there", usd_per_hour=Decimal(1))
 HERE = Instance("i-1", RENTAL.tag, "running", Decimal(1), NOW, None, None)
@@ -103,6 +104,28 @@ def test_a_create_carries_the_guard_and_its_limits_and_fits(client, for_a_cloud,
     assert any(b"lease_seconds" in one and b"def main" in one for one in texts), "the guard's program"
     assert len(spec.startup_script.encode()) < 0.8 * provider.startup_script_limit
     startup.check(spec, limit=provider.startup_script_limit, title=name)
+
+
+@pytest.mark.pain(15)
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_create_gives_the_machine_no_key_of_the_account(client, for_a_cloud, name):  # noqa: F811
+    sent = []
+
+    def handler(request):
+        sent.append(request.content)
+        # Of Lambda the key that is let in is asked for first.
+        key = {"id": "k", "name": "lumina", "public_key": for_a_cloud.identity().public_line}
+        return httpx.Response(200, json={"data": [key]}) if request.url.path.endswith("/ssh-keys") else httpx.Response(500)
+
+    ids = {"vastai": "12345678", "runpod": "SECURE//NVIDIA GeForce RTX 4090", "lambda": "gpu_1x_a10@us-east-1"}
+    offer = Offer(name, ids[name], "RTX4090", 1, Decimal(1), False, "x")
+    with pytest.raises(ProviderError):
+        for_a_cloud.create(client(name, handler), offer, replace(RENTAL, provider=name), Terms(), 600.0)
+    assert any(RENTAL.tag.encode() in body for body in sent), "the create was asked for"
+    for body in sent:
+        packed = [base64.b64decode(one) for one in re.findall(rb"[A-Za-z0-9+/]{40,}={0,2}", body)]
+        for said in (body, *(gzip.decompress(one) if one.startswith(b"\x1f\x8b") else one for one in packed)):
+            assert KEY.encode() not in said
 
 
 @pytest.mark.pain(4)

@@ -81,6 +81,7 @@ def make(tmp_path):
     ledger.close()
 
 
+@pytest.mark.pain(2)
 @pytest.mark.parametrize("lag", [0.0, 50.0, 95.0])
 def test_a_machine_that_a_list_shows_late_is_not_made_twice(make, monkeypatch, lag):
     """Lists lagged for longer than the 45 seconds that were once waited for."""

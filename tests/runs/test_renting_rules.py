@@ -17,6 +17,7 @@ def test_a_span_is_read(text, seconds):
     assert terms.parse_span("--lease", text) == seconds
 
 
+@pytest.mark.pain(6)
 @pytest.mark.parametrize("text", ["", "x", "-5m", "1s", "nan", "inf", "15 parsecs", "1e9h"])
 def test_a_span_that_is_none_is_refused_with_an_example(text):
     with pytest.raises(UsageError, match="--lease") as error:
