@@ -41,6 +41,10 @@ MODELS: tuple[str, ...] = ("debug", "debug200m", "b1", "b7")
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Compute-optimal tokens per parameter: Hoffmann et al. 2022 (arXiv 2203.15556), table 3, rounded as is usual."""
 
+CHECKPOINTS_AT_LEAST = 10
+"""A run is kept so many times, however short it is; not before `WRITING_APART` times what writing the last one took has passed."""
+WRITING_APART = 10.0
+
 BYTE_VOCAB = 259
 """256 bytes, and the begin, end and padding tokens."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.catalog.terms import terms
 from lumina_cloud.planner.estimate import Interval, Machine
-from trainer.config import count_parameters
+from trainer.config import CHECKPOINTS_AT_LEAST, WRITING_APART, count_parameters
 
 if TYPE_CHECKING:
     from lumina_cloud.planner.throughput import Throughput
@@ -39,7 +39,6 @@ CHECKPOINT_BYTES_PER_PARAMETER = 14
 WEIGHTS_BYTES_PER_PARAMETER = 2
 CHECKPOINT_BYTES_PER_SECOND = (3e8, 8e8, 2e9)
 """To the machine's own disk, training stopped meanwhile."""
-CHECKPOINTS_AT_LEAST = 10
 
 EVALUATION_SPEEDUP = 3.0
 """Forward passes only, against training."""
@@ -141,18 +140,20 @@ def _parts(config: RunConfig, machine: Machine, tokens_per_second: float, case: 
     first_epoch = min(1.0, 1 / training.epochs) * steps
     warm_up = WARM_UP_SECONDS[machine.gpu.device][case] / 3600 + FIRST_EPOCH_SLOWER[case] * first_epoch
     written = checkpoint_bytes(config) / CHECKPOINT_BYTES_PER_SECOND[2 - case] / 3600
-    n_checkpoints = max(CHECKPOINTS_AT_LEAST, steps * 60 / training.checkpoint_minutes)
+    between = min(training.checkpoint_minutes / 60, max(steps / CHECKPOINTS_AT_LEAST, WRITING_APART * written))
+    # The first tenth's and the last step's are always written.
+    checkpoints = max(2.0, steps / between) * written
     weights = WEIGHTS_BYTES_PER_PARAMETER * count_parameters(config.model).total
     transfer = 0.0 if machine.provider == "local" else weights / DOWNLOAD_BYTES_PER_SECOND[2 - case] / 3600
     evaluation = 2 * _held_out(config) / (EVALUATION_SPEEDUP * tokens_per_second) / 3600
-    working = steps + n_checkpoints * written + evaluation
+    working = steps + checkpoints + evaluation
     interruptions = 0.0
     if machine.interruptible:
         # Each interruption loses half of what lies between two checkpoints, and starts a machine again; lost time is interrupted too.
-        lost = min(training.checkpoint_minutes / 60, steps / CHECKPOINTS_AT_LEAST) / 2 + start_up
+        lost = between / 2 + start_up
         share = min(MOST_LOST, its.interruptions_per_hour[case] * lost)
         interruptions = working * share / (1 - share)
-    return Parts(start_up, data, warm_up, steps, n_checkpoints * written, transfer, evaluation, interruptions)
+    return Parts(start_up, data, warm_up, steps, checkpoints, transfer, evaluation, interruptions)
 
 
 def _held_out(config: RunConfig) -> float:
