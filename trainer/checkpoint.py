@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.config import CHECKPOINTS_AT_LEAST, WRITING_APART
 from trainer.errors import CannotWrite, DataError
 
 if TYPE_CHECKING:
@@ -153,6 +154,15 @@ class Writer:
         partial.rename(target)
         _flush(self._folder)
         return target
+
+
+def is_in_turn(step: int, steps: int, unsaved: float, writing: float) -> bool:
+    """Whether a run of so many steps is to be kept at this one, however short it is.
+
+    `unsaved` and `writing` are the seconds since the last checkpoint was begun and what writing it took: in a run of few and short
+    steps one at each would slow down all of them.
+    """
+    return step % max(1, steps // CHECKPOINTS_AT_LEAST) == 0 and unsaved >= WRITING_APART * writing
 
 
 def prune(folder: Path, keep: int) -> None:

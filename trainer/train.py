@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from trainer import checkpoint, compiling, engine, evaluate, microbatch, pieces, preparation, result, resuming, trackers, weights
 from trainer.batches import Loader, Windows
-from trainer.config import CHECKPOINTS_AT_LEAST, WRITING_APART, check, load, with_layout
+from trainer.config import check, load, with_layout
 from trainer.errors import CannotWrite, Ended, LossNotFinite, OutOfMemory, Stopped
 from trainer.job import Job
 from trainer.model import balance_experts, routing_figures
@@ -187,7 +187,6 @@ def _laid_out(config: RunConfig, options: Options, place: checkpoint.Place, repo
 
 def _steps(job: Job) -> None:
     training = job.config.training
-    every = max(1, training.steps // CHECKPOINTS_AT_LEAST)
     saved_at, saved_step = time.monotonic(), job.step
     job.loader = Loader(
         job.train,
@@ -210,10 +209,9 @@ def _steps(job: Job) -> None:
             job.seconds += seconds
             job.waited += job.loader.waited - waited
             # What is written must be complete in time, so it is begun earlier by what a step and the writing take.
-            unsaved = time.monotonic() - saved_at
-            late = unsaved + longest + job.writer.seconds > training.checkpoint_minutes * 60
-            # In a run of few and short steps, writing would slow each one down.
-            in_turn = job.step % every == 0 and unsaved >= WRITING_APART * job.writer.seconds
+            unsaved, writing = time.monotonic() - saved_at, job.writer.seconds
+            late = unsaved + longest + writing > training.checkpoint_minutes * 60
+            in_turn = checkpoint.is_in_turn(job.step, training.steps, unsaved, writing)
             loss, stopping, due = _agreed(job, *done, due=late or in_turn)
             due = due or job.step == training.steps
             _tell(job, loss, seconds)

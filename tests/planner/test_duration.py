@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumina_cloud.planner.costs import cost
-from lumina_cloud.planner.duration import duration
+from lumina_cloud.planner.duration import CHECKPOINT_BYTES_PER_SECOND, checkpoint_bytes, duration
 from lumina_cloud.planner.estimate import Interval
 from lumina_cloud.planner.throughput import throughput
 from tests.planner.conftest import local_machine, machine, machines, workloads
@@ -65,3 +65,13 @@ def test_a_long_run_writes_a_checkpoint_every_fifteen_minutes():
     found = of(config, machine("H100", usd="2.50", provider="lambda"))
     n = found.expected.training * 4
     assert found.expected.checkpoints == pytest.approx(n * 14 * 7.04e9 / 8e8 / 3600, rel=0.01)
+
+
+@given(workloads(), machines())
+def test_writing_takes_little_beside_the_steps_but_for_the_first_and_the_last(config, on):
+    """What the trainer keeps to (`trainer.checkpoint.is_in_turn`); a user may ask for more often."""
+    training = replace(config.training, checkpoint_minutes=1e12)
+    found = of(replace(config, training=training), on).expected
+    one = checkpoint_bytes(config) / CHECKPOINT_BYTES_PER_SECOND[1] / 3600
+    assert found.checkpoints <= max(found.training / 10, 2 * one) * (1 + 1e-9)
+    assert found.checkpoints <= 10 * one * (1 + 1e-9)

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer import checkpoint
 from trainer.errors import CannotWrite, DataError
@@ -25,6 +27,22 @@ def two(tmp_path):
     write(tmp_path, 1)
     write(tmp_path, 2)
     return tmp_path
+
+
+@given(st.integers(1, 400), st.floats(0.001, 5), st.floats(0, 20))
+def test_a_run_is_kept_ten_times_and_writing_takes_a_tenth_of_its_time_at_most(steps, step_seconds, writing):
+    """But for the first one, of which nobody knows how long it takes."""
+    saved, kept, known = 0.0, [], 0.0
+    for step in range(1, steps + 1):
+        now = step * step_seconds
+        if checkpoint.is_in_turn(step, steps, now - saved, known):
+            saved, known = now, writing
+            kept.append(step)
+    assert kept[0] == max(1, steps // 10)
+    assert (len(kept) - 1) * writing <= steps * step_seconds / 10 * (1 + 1e-9)
+    assert len(kept) <= 19
+    if 10 * writing <= step_seconds:
+        assert len(kept) >= min(10, steps)
 
 
 def test_the_newest_is_taken(two):
