@@ -32,16 +32,22 @@ def offers(document: of_markets.OffersDocument, *, width: int) -> list[Renderabl
         made.add_row(*(cells[name] for name in names))
     if len(document.offers) > ROWS:
         made.caption = f"and {len(document.offers) - ROWS} more: --json shows all"
-    parts: list[RenderableType] = [made if document.offers else Text("nothing of that kind is offered now", style="yellow")]
+    parts: list[RenderableType] = [made if document.offers else Text(_none(document), style="yellow")]
     if document.offers:
         parts.append(Text("the whole machine, with its disk and the traffic that a run is expected to have", style="dim"))
     for failed in document.failed:
         parts.append(Text(f"* {failed.provider}: {failed.message}", style="yellow"))
         parts += [Text(f"  {line}", style="dim") for line in failed.hint.splitlines()]
-    return [
-        *parts,
-        next_step("lumina plan MODEL --live" if document.offers else "lumina offers    without options shows all that there is"),
-    ]
+    elsewhere = "lumina doctor" if document.failed else "lumina offers    without options shows all that there is"
+    return [*parts, next_step("lumina plan MODEL --live" if document.offers else elsewhere)]
+
+
+def _none(document: of_markets.OffersDocument) -> str:
+    """Say that no offer was seen: a market that did not answer is no empty one."""
+    if document.failed:
+        silent = ", ".join(failed.provider for failed in document.failed)
+        return f"no offer was seen, and not everybody answered: {silent} may have some"
+    return "nothing of that kind is offered now"
 
 
 def _offer_cells(o: of_markets.OfferRow) -> dict[str, RenderableType]:
