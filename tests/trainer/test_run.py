@@ -17,6 +17,9 @@ from tests.trainer.conftest import environment, metrics, tiny, trainer
 from trainer import checkpoint, shards
 from trainer.config import PlanConfig, with_layout
 
+EACH_STEP = 1e-6
+"""Minutes between checkpoints: every step's is written."""
+
 pytestmark = [pytest.mark.trains, pytest.mark.timeout(1500)]
 
 
@@ -42,7 +45,7 @@ def wait_for(what, seconds=500):
 def whole(tmp_path_factory, corpus):
     """A finished run with a store, a tracker and a plan: most of what a run writes is looked at here."""
     folder = tmp_path_factory.mktemp("whole")
-    config = tiny("hybrid", steps=30, checkpoint_minutes=60.0, trackers="tensorboard", keep_last=3)
+    config = tiny("hybrid", steps=30, checkpoint_minutes=EACH_STEP, trackers="tensorboard", keep_last=3)
     config = replace(config, plan=PlanConfig(usd_per_hour="1.50", tokens_per_second=1e9, seconds=1e-3, peak_tflops=0.01))
     done = trainer(
         "train", "--config", written(config, folder), "--out", folder / "out", "--data", corpus, "--store", f"file://{folder}/store"
@@ -101,16 +104,16 @@ def test_a_machine_that_has_nothing_goes_on_from_the_store(whole, tmp_path, corp
     store = tmp_path / "store"
     shutil.copytree(folder / "store", store)
     steps = checkpoint.named(store / "checkpoints")
-    assert [checkpoint.step_of(p) for p in steps] == [24, 27, 30] and (store / "model.safetensors").is_file()
+    assert [checkpoint.step_of(p) for p in steps] == [28, 29, 30] and (store / "model.safetensors").is_file()
     cut = steps[-1] / "rank-00000-0000.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1])
     done = trainer(
         "train", "--config", folder / "run.json", "--out", tmp_path / "out", "--data", corpus, "--store", f"file://{store}", "--resume"
     )
     assert "step-000030 in file://" in done.stdout and "is not used: rank-00000-0000.safetensors has" in done.stdout
-    assert "going on after step 27 of 30" in done.stdout
+    assert "going on after step 29 of 30" in done.stdout
     before, after = metrics(folder / "out"), metrics(tmp_path / "out")
-    assert {s: f["loss"] for s, f in after.items() if s > 27} == {s: f["loss"] for s, f in before.items() if s > 27}
+    assert {s: f["loss"] for s, f in after.items() if s > 29} == {s: f["loss"] for s, f in before.items() if s > 29}
     assert sorted(after) == list(range(1, 31)), "the metrics of the earlier machine are there as well"
 
 
@@ -219,7 +222,7 @@ def test_a_batch_that_spikes_is_left_out_and_counted(tmp_path, corpus, stage):
 
 def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint(tmp_path, corpus):
     """A limit on the size of files stands for the disk."""
-    config = tiny(steps=60, checkpoint_minutes=60.0)
+    config = tiny(steps=60, checkpoint_minutes=EACH_STEP)
     trainer("train", "--config", written(config, tmp_path), "--out", tmp_path / "out", "--data", corpus)
     shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-000060")
 
@@ -232,7 +235,7 @@ def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint(tmp_pat
         "train", "--config", tmp_path / "run.json", "--out", tmp_path / "out", "--data", corpus, "--resume", check=4, preexec_fn=limited
     )
     assert "cannot be written" in done.stderr
-    assert checkpoint.newest(tmp_path / "out" / "checkpoints").name == "step-000054"
+    assert checkpoint.newest(tmp_path / "out" / "checkpoints").name == "step-000059"
 
 
 def test_the_micro_batch_is_the_largest_that_fits(tmp_path, corpus):
