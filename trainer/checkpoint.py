@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import CHECKPOINTS_AT_LEAST, WRITING_APART
+from trainer.config import CHECKPOINTS_IN_TURN, WRITING_APART
 from trainer.errors import CannotWrite, DataError
 
 if TYPE_CHECKING:
@@ -157,12 +158,12 @@ class Writer:
 
 
 def is_in_turn(step: int, steps: int, unsaved: float, writing: float) -> bool:
-    """Whether a run of so many steps is to be kept at this one, however short it is.
+    """Whether a run of so many steps is to be kept at this one, however short it is, when none is being written.
 
     `unsaved` and `writing` are the seconds since the last checkpoint was begun and what writing it took: in a run of few and short
     steps one at each would slow down all of them.
     """
-    return step % max(1, steps // CHECKPOINTS_AT_LEAST) == 0 and unsaved >= WRITING_APART * writing
+    return step % math.ceil(steps / CHECKPOINTS_IN_TURN) == 0 and unsaved >= WRITING_APART * writing
 
 
 def prune(folder: Path, keep: int) -> None:

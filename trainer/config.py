@@ -41,8 +41,8 @@ MODELS: tuple[str, ...] = ("debug", "debug200m", "b1", "b7")
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Compute-optimal tokens per parameter: Hoffmann et al. 2022 (arXiv 2203.15556), table 3, rounded as is usual."""
 
-CHECKPOINTS_AT_LEAST = 10
-"""A run is kept so many times, however short it is; not before `WRITING_APART` times what writing the last one took has passed."""
+CHECKPOINTS_IN_TURN = 10
+"""A run is kept at each such part of it, but not before `WRITING_APART` times what writing the last one took has passed."""
 WRITING_APART = 10.0
 
 BYTE_VOCAB = 259
@@ -160,7 +160,7 @@ class TrainingConfig:
     validation_tokens: int = 262_144
     """Size of the held-out split that is evaluated; never more than a twentieth of the data."""
     checkpoint_minutes: float = 15.0
-    """A crash loses at most this much: a checkpoint is complete at least this often, and written every tenth of the run."""
+    """A crash loses at most this much: a checkpoint is complete at least this often, where writing is quick at each tenth of the run."""
     keep_last: int = 2
     """How many checkpoints are kept; older ones are removed when a newer one is complete."""
     optimizer: Optimizer = "adamw"

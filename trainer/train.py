@@ -211,7 +211,7 @@ def _steps(job: Job) -> None:
             # What is written must be complete in time, so it is begun earlier by what a step and the writing take.
             unsaved, writing = time.monotonic() - saved_at, job.writer.seconds
             late = unsaved + longest + writing > training.checkpoint_minutes * 60
-            in_turn = checkpoint.is_in_turn(job.step, training.steps, unsaved, writing)
+            in_turn = not job.writer.busy and checkpoint.is_in_turn(job.step, training.steps, unsaved, writing)
             loss, stopping, due = _agreed(job, *done, due=late or in_turn)
             due = due or job.step == training.steps
             _tell(job, loss, seconds)

@@ -196,8 +196,16 @@ def _book_notes(settings: Settings, available: list[planner.Machine], today: dat
     if not dates:
         return []
     undated = f" ({len(dates) - len(seen)} without a date)" if seen and len(seen) < len(dates) else ""
-    when = f"seen {seen[0]} to {seen[-1]}, the oldest {(today - seen[0]).days} days ago" if seen else "without a date"
+    when = f"seen {_days(seen[0], seen[-1], today)}" if seen else "without a date"
     return [f"prices are the price book's, {when}{undated}: --live asks the markets"]
+
+
+def _days(first: date, last: date, today: date) -> str:
+    """Return a span of days, and how long ago it began."""
+    ago = max(0, (today - first).days)
+    span = f"on {first}" if first == last else f"from {first} to {last}"
+    past = "today" if ago == 0 else f"{ago} day{'s' * (ago > 1)} ago"
+    return f"{span}, {past}"
 
 
 def _live_notes(found: market.Market, disk_gb: int) -> list[str]:

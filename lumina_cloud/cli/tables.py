@@ -220,7 +220,9 @@ def launch(document: of_plans.DryRun) -> list[RenderableType]:
     made.add_row("cost", _money(row.usd))
     if document.never_up is not None:
         given_back, lost = units.duration(document.never_up.seconds), money.show(Decimal(document.never_up.usd))
-        made.add_row("never up", f"a machine that does not come up is given back after {given_back}: {lost} are lost by then")
+        made.add_row(
+            "never up", f"a machine that does not come up is given back after {given_back}: {lost} are lost by then; another may be tried"
+        )
     for c in document.price_changes:
         said = f"{c.what}: {money.show(Decimal(c.planned))} when it was planned, {money.show(Decimal(c.now))} now ({c.percent:+.1f} %)"
         made.add_row("price changed", Text(said, style="bold yellow"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.catalog.terms import terms
 from lumina_cloud.planner.estimate import Interval, Machine
-from trainer.config import CHECKPOINTS_AT_LEAST, WRITING_APART, count_parameters
+from trainer.config import CHECKPOINTS_IN_TURN, WRITING_APART, count_parameters
 
 if TYPE_CHECKING:
     from lumina_cloud.planner.throughput import Throughput
@@ -38,7 +38,7 @@ CHECKPOINT_BYTES_PER_PARAMETER = 14
 """bf16 weights, fp32 master weights and two moments."""
 WEIGHTS_BYTES_PER_PARAMETER = 2
 CHECKPOINT_BYTES_PER_SECOND = (3e8, 8e8, 2e9)
-"""To the machine's own disk, training stopped meanwhile."""
+"""To the machine's own disk, training stopped meanwhile. A store's upload goes on beside the training, and is not counted."""
 
 EVALUATION_SPEEDUP = 3.0
 """Forward passes only, against training."""
@@ -140,7 +140,7 @@ def _parts(config: RunConfig, machine: Machine, tokens_per_second: float, case: 
     first_epoch = min(1.0, 1 / training.epochs) * steps
     warm_up = WARM_UP_SECONDS[machine.gpu.device][case] / 3600 + FIRST_EPOCH_SLOWER[case] * first_epoch
     written = checkpoint_bytes(config) / CHECKPOINT_BYTES_PER_SECOND[2 - case] / 3600
-    between = min(training.checkpoint_minutes / 60, max(steps / CHECKPOINTS_AT_LEAST, WRITING_APART * written))
+    between = min(training.checkpoint_minutes / 60, max(steps / CHECKPOINTS_IN_TURN, WRITING_APART * written))
     # The first tenth's and the last step's are always written.
     checkpoints = max(2.0, steps / between) * written
     weights = WEIGHTS_BYTES_PER_PARAMETER * count_parameters(config.model).total
@@ -150,7 +150,7 @@ def _parts(config: RunConfig, machine: Machine, tokens_per_second: float, case: 
     interruptions = 0.0
     if machine.interruptible:
         # Each interruption loses half of what lies between two checkpoints, and starts a machine again; lost time is interrupted too.
-        lost = between / 2 + start_up
+        lost = min(between, steps) / 2 + start_up
         share = min(MOST_LOST, its.interruptions_per_hour[case] * lost)
         interruptions = working * share / (1 - share)
     return Parts(start_up, data, warm_up, steps, checkpoints, transfer, evaluation, interruptions)

@@ -118,7 +118,8 @@ def _time(row: Row) -> list[str]:
     out = [
         f"hours: start-up {p.start_up:.4g} (boot, image, packages), data {p.data:.4g}, warm-up {p.warm_up:.4g}  [{its.source}; {its.date}]",
         f"hours: training {p.training:.4g} = {t.tokens:,} tokens / {e.tokens_per_second.mid:,.4g} a second / 3600",
-        f"hours: checkpoints {p.checkpoints:.4g} of {e.checkpoint_gib:.3g} GiB every {t.checkpoint_minutes:g} minutes and at least 10, "
+        f"hours: checkpoints {p.checkpoints:.4g} of {e.checkpoint_gib:.3g} GiB every {t.checkpoint_minutes:g} minutes, or tenth of "
+        f"the run where that is sooner and writing takes at most a tenth of it, and at least 2; "
         f"transfer of the result {p.transfer:.4g}, evaluation {p.evaluation:.4g}",
     ]
     if row.machine.interruptible:

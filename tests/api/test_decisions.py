@@ -61,7 +61,7 @@ def test_a_plan_on_the_price_book_says_of_when_its_prices_are(lumina, tmp_path):
     (tmp_path / "home" / "config.toml").write_text(f"{row}date = {yesterday}\n")
     with Lumina() as again:
         (note,) = said("vastai", again)
-    assert f"seen {yesterday} to {yesterday}, the oldest 1 days ago" in note
+    assert f"seen on {yesterday}, 1 day ago" in note
     assert "without a date)" in note
 
 

@@ -40,7 +40,7 @@ def held(arch: str, workload: list[str]) -> dict[str, tuple[float, float]]:
         lumina(home, "plan", *asked, "--probe")
         lumina(home, "launch", *asked, "--yes", "--follow")
         rows = json.loads(lumina(home, "accuracy", "--json"))["rows"]
-    return {row["figure"]: (row["predicted"], row["actual"]) for row in rows if row["figure"] in FIGURES}
+    return {row["figure"]: (row["predicted"], row["actual"]) for row in rows if row["figure"] in FIGURES and row["actual"]}
 
 
 def main() -> int:
@@ -51,7 +51,10 @@ def main() -> int:
     options = parser.parse_args()
     worst = 0.0
     for size in options.size or WORKLOADS:
-        for figure, (predicted, actual) in held(options.arch, WORKLOADS[size]).items():
+        found = held(options.arch, WORKLOADS[size])
+        if missing := set(FIGURES) - set(found):
+            raise SystemExit(f"{size}: nothing is known of {', '.join(sorted(missing))}")
+        for figure, (predicted, actual) in found.items():
             off = actual / predicted - 1
             worst = max(worst, abs(off) if figure != "tokens_per_second" else 0.0)
             print(f"{size:6} {options.arch:7} {figure:18} planned {predicted:12.3f}  actual {actual:12.3f}  {off:+.1%}", flush=True)

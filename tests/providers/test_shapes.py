@@ -67,8 +67,9 @@ def test_no_client_has_a_way_to_stop_a_machine_or_to_start_one_again(file):
     """What is stopped is billed for its disk: machines are deleted."""
     source = (Path(providers.__file__).parent / f"{file}.py").read_text()
     assert re.findall(r"def terminate\(", source)
-    ways = r"def \w*(?:stop|pause|suspend|resume)\w*\(|/(?:stop|pause|suspend|resume)\b|podStop|podResume|\"state\": \"\w"
+    ways = r"""def \w*(?:stop|pause|suspend|resume)\w*\(|/(?:stop|pause|suspend|resume)\b|podStop|podResume|["']state["']: ["']\w"""
     assert re.findall(ways, source) == []
+    assert set(re.findall(r"""["']target_state["']: ["'](\w+)""", source)) <= {"running"}
 
 
 def test_a_wrong_shape_is_found():
