@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lumina_cloud.core.errors import LedgerError
@@ -126,6 +126,9 @@ charges = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(charges)
+@example([("dense", Decimal(0), 68033, 57)])
+@example([("dense", Decimal(1), 100_000, 57)])
+@example([("dense", Decimal(1), 43_200, 57)])
 def test_grouped_costs_add_up_to_the_charges(another_ledger, made):
     ledger = another_ledger()
     with ledger.transaction() as tx:
@@ -141,7 +144,10 @@ def test_grouped_costs_add_up_to_the_charges(another_ledger, made):
         assert sum(r.runs for r in rows) == len(made)
         assert sum(r.hours for r in rows) == pytest.approx(sum(s for _, _, s, _ in made) / 3600, abs=1e-3)
         assert [r.usd for r in rows] == sorted((r.usd for r in rows), reverse=True)
-    assert {r.key for r in ledger.costs("month")} == {f"{NOW + timedelta(days=d):%Y-%m}" for _, _, _, d in made}
+    # One that goes on past the end of a month is divided.
+    begins = [(NOW + timedelta(days=d), timedelta(seconds=s)) for _, _, s, d in made]
+    months = {f"{moment:%Y-%m}" for since, whole in begins for moment in (since, max(since, since + whole - timedelta(microseconds=1)))}
+    assert {r.key for r in ledger.costs("month")} == months
     ledger.close()
 
 
