@@ -38,7 +38,7 @@ def held(arch: str, workload: list[str]) -> dict[str, tuple[float, float]]:
     asked = ["debug", "--arch", arch, "--provider", "local", *workload]
     with tempfile.TemporaryDirectory() as home:
         lumina(home, "plan", *asked, "--probe")
-        lumina(home, "launch", *asked, "--yes", "--follow")
+        lumina(home, "launch", *asked, "--max-cost", "1", "--yes", "--follow")
         rows = json.loads(lumina(home, "accuracy", "--json"))["rows"]
     return {row["figure"]: (row["predicted"], row["actual"]) for row in rows if row["figure"] in FIGURES and row["actual"]}
 
