@@ -1,6 +1,7 @@
 """Limits of money and time: pure arithmetic, `Decimal` dollars and seconds.
 
-A cap on cost implies a cap on time through the price, and the other way round; with neither, the plan's `high` is the cap.
+A cap on cost implies a cap on time through the price, and the other way round; with neither, it is the plan's
+`high` and what is kept back for the end, so that a run on its plan is not ended for what its cap keeps back.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ class Cap:
 def cap_from(
     *, max_cost: Decimal | None, max_hours: float | None, usd_per_hour: Decimal, plan_high: Decimal, grace: float = RESERVE_SECONDS
 ) -> Cap:
-    """Return the cap that the options mean; the tighter of the two holds. Without any it is the plan's high, and its end's `grace`."""
+    """Return the cap that the options mean; the tighter of the two holds. Without any: the plan's high, and its end's `grace` beside it."""
     limits = []
     if max_cost is not None:
         limits.append(max_cost)
     if max_hours is not None:
         limits.append(money.for_hours(usd_per_hour, max_hours))
-    usd = min(limits) if limits else max(plan_high, money.for_hours(usd_per_hour, (LEAST_SECONDS + grace) * 1.1 / 3600))
+    least = money.for_hours(usd_per_hour, LEAST_SECONDS * 1.1 / 3600)
+    usd = min(limits) if limits else max(plan_high, least) + money.for_hours(usd_per_hour, grace * 1.1 / 3600)
     return Cap(usd=usd, seconds=seconds_for(usd, usd_per_hour))
 
 

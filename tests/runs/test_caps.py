@@ -36,8 +36,13 @@ def test_the_tighter_cap_holds(price, cost, hours):
 
 
 @pytest.mark.pain(6)
-def test_with_neither_the_plans_high_is_the_cap():
-    assert caps.cap_from(max_cost=None, max_hours=None, usd_per_hour=Decimal(1), plan_high=Decimal(7)).usd == 7
+@given(prices, sums, st.sampled_from([caps.RESERVE_SECONDS, caps.RENTED_RESERVE_SECONDS]))
+def test_with_neither_the_cap_is_the_plans_high_and_what_is_kept_back_for_the_end(price, high, grace):
+    cap = caps.cap_from(max_cost=None, max_hours=None, usd_per_hour=price, plan_high=high, grace=grace)
+    assert high < cap.usd <= high + price * Decimal(grace + caps.LEAST_SECONDS) * Decimal("1.2") / 3600
+    # What is left to train on pays for the plan's high, so that a run on its plan is not ended before its last step.
+    left = caps.seconds_left_on_box(cap.usd, Decimal(0), price, grace)
+    assert Decimal(left) * price / 3600 >= high - Decimal("0.001") * price
 
 
 @given(sums, sums, sums)
