@@ -27,6 +27,7 @@ class Standing:
     steps: int
     tokens: int
     tokens_per_second: float
+    """Of the last steps together, where the machine says that."""
     elapsed_seconds: float
     spent_usd: Decimal
     usd_per_hour: Decimal

@@ -25,6 +25,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "lr": (0.0, 1e3),
     "grad_norm": (0.0, 1e12),
     "tokens_per_second": (0.0, 1e9),
+    "recent_tokens_per_second": (0.0, 1e9),
     "seconds": (0.0, 1e9),
     "peak_memory_gib": (0.0, 1e5),
     "epochs": (0.0, 1e6),
