@@ -161,6 +161,8 @@ class TrainingConfig:
     """Size of the held-out split that is evaluated; never more than a twentieth of the data."""
     checkpoint_minutes: float = 15.0
     """A crash loses at most this much: a checkpoint is complete at least this often, where writing is quick at each tenth of the run."""
+    measure_seconds: float = 0.0
+    """Above 0, a run that only measures: it ends after so long of steps, if its tokens last, and leaves no checkpoint and no weights."""
     keep_last: int = 2
     """How many checkpoints are kept; older ones are removed when a newer one is complete."""
     optimizer: Optimizer = "adamw"
@@ -463,7 +465,7 @@ _OPTIONS = {"tokens": "--tokens, or --tokens 20B", "global_batch_tokens": "--glo
 
 def _check_numbers(config: RunConfig) -> None:
     may_be_zero = {"d_expert", "d_predictor", "seed", "zero_stage", "weight_decay", "balance_weight", "router_z_weight", "predictor_weight"}
-    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared"}
+    may_be_zero |= {"warmup_fraction", "min_lr_ratio", "beta1", "beta2", "grad_clip", "balance_bias_rate", "d_shared", "measure_seconds"}
     for section in _SECTIONS:
         part = getattr(config, section)
         for f in dataclasses.fields(part):

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -197,8 +197,8 @@ def _steps(job: Job) -> None:
         pinned=job.config.device == "cuda",
     )
     job.reports.phase("training", step=job.step, tokens=job.tokens)
-    longest = 0.0
-    while job.step < training.steps:
+    longest, enough = 0.0, False
+    while job.step < training.steps and not enough:
         started, waited = time.monotonic(), job.loader.waited
         done = _one_step(job)
         seconds = time.monotonic() - started
@@ -212,15 +212,15 @@ def _steps(job: Job) -> None:
             unsaved, writing = time.monotonic() - saved_at, job.writer.seconds
             late = unsaved + longest + writing > training.checkpoint_minutes * 60
             in_turn = not job.writer.busy and checkpoint.is_in_turn(job.step, training.steps, unsaved, writing)
-            loss, stopping, due = _agreed(job, *done, due=late or in_turn)
+            loss, stopping, due, enough = _agreed(job, *done, due=late or in_turn)
             due = due or job.step == training.steps
             _tell(job, loss, seconds)
-        if (stopping and saved_step < job.step) or due:
+        if not training.measure_seconds and ((stopping and saved_step < job.step) or due):
             resuming.save(job)
             saved_at, saved_step = time.monotonic(), job.step
         elif not job.writer.busy:
             job.writer.finish()
-        if stopping and job.step < training.steps:
+        if stopping and job.step < training.steps and not enough:
             _stop(job, kept=saved_step)
 
 
@@ -230,7 +230,7 @@ def _stop(job: Job, *, kept: int) -> None:
         checkpoint.barrier()
     if job.writer.unstored is not None:
         raise job.writer.unstored
-    what = "a checkpoint was written" if kept else "nothing was trained yet"
+    what = "a checkpoint was written" if kept and not job.config.training.measure_seconds else "nothing is kept of it"
     raise Stopped(f"stopped after step {job.step} of {job.config.training.steps}: {what}")
 
 
@@ -306,20 +306,35 @@ def _any_rank(job: Job, mine: bool) -> bool:
     return bool(flag[0] > 0)
 
 
-def _agreed(job: Job, total: float, used: int, *, due: bool) -> tuple[float, bool, bool]:
-    """Return the step's mean loss over all ranks, whether any was asked to stop, and whether rank 0 wants a checkpoint.
+class Agreed(NamedTuple):
+    """What all ranks hold of a step."""
+
+    loss: float
+    """Mean over all of them."""
+    stopping: bool
+    """Any was asked to stop."""
+    due: bool
+    """Rank 0 wants a checkpoint."""
+    enough: bool
+    """Rank 0 has measured for as long as it was to."""
+
+
+def _agreed(job: Job, total: float, used: int, *, due: bool) -> Agreed:
+    """Return what all ranks hold of a step.
 
     Raises LossNotFinite for a loss or gradient that is not to be trained on.
     """
-    told = torch.tensor([total, used, job.watch.stop_asked, due and job.place.rank == 0], dtype=torch.float64)
+    first = job.place.rank == 0
+    told = torch.tensor([total, used, job.watch.stop_asked, due and first, _has_measured(job) and first], dtype=torch.float64)
     if job.place.world > 1:
         dist.all_reduce(told)
-    total, count, stopping, is_due = told.tolist()
+    total, count, *flags = told.tolist()
+    stopping, is_due, enough = (flag > 0 for flag in flags)
     if count == 0:
         job.skipped_steps += 1
         if job.skipped_steps >= MOST_SKIPPED_STEPS:
             raise LossNotFinite(f"nothing was left of {job.skipped_steps} steps in a row: try a lower learning rate (--set lr=...)")
-        return job.losses.recent()[-1] if job.losses.recent() else job.loss_first, stopping > 0, is_due > 0
+        return Agreed(job.losses.recent()[-1] if job.losses.recent() else job.loss_first, stopping, is_due, enough)
     job.skipped_steps = 0
     mean = total / count
     if job.config.training.on_bad_loss == "stop" and (fault := job.losses.fault(mean)):
@@ -331,7 +346,13 @@ def _agreed(job: Job, total: float, used: int, *, due: bool) -> tuple[float, boo
     if norm is not None and not math.isfinite(norm) and not job.engine.fp16_enabled():
         raise LossNotFinite(f"the gradient of step {job.step} is {norm}: go on from the last checkpoint with a lower learning rate")
     job.losses.add(mean)
-    return mean, stopping > 0, is_due > 0
+    return Agreed(mean, stopping, is_due, enough)
+
+
+def _has_measured(job: Job) -> bool:
+    """Whether a run that only measures is done: two steps at least, for the first one is not like the others."""
+    limit = job.config.training.measure_seconds
+    return 0 < limit <= job.seconds and job.step > 1
 
 
 def _gradient_norm(job: Job) -> float | None:
@@ -399,7 +420,8 @@ def _finish(job: Job, store: Store | None) -> None:
         job.writer.finish()
         checkpoint.barrier()
         if job.place.rank == 0:
-            result.save_weights(job)
+            if not job.config.training.measure_seconds:
+                result.save_weights(job)
             write_json(job.out / "result.json", result.figures(job, loss_last, {"prompt": prompt, "text": text}))
             if store is not None:
                 if job.writer.unstored is not None:

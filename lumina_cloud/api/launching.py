@@ -125,9 +125,9 @@ class Prepared:
         return of_plans.NeverUp(seconds=self.boot_seconds, usd=money.text(money.for_hours(machine.usd_per_hour, self.boot_seconds / 3600)))
 
     def _kept(self) -> of_plans.Kept | None:
-        if self.row.machine.provider == "local":
-            return None
         config = self.row.estimate.config
+        if self.row.machine.provider == "local" or config.training.measure_seconds:
+            return None
         parameters = workloads.parameters(config).total
         made = keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=self.terms.store)
         return of_plans.Kept(
@@ -224,8 +224,8 @@ def prepare(
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)
-    if provider.name != "local":
-        config = row.estimate.config
+    config = row.estimate.config
+    if provider.name != "local" and not config.training.measure_seconds:
         parameters = workloads.parameters(config).total
         keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
     disk = market.disk_gb(workloads.parameters(row.estimate.config).total)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -25,7 +25,7 @@ from lumina_cloud.ledger import Ledger
 from lumina_cloud.runs.states import ACTIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -169,11 +169,8 @@ class Lumina:
 
     # --- plan and launch ------------------------------------------------------------------------------------------------
 
-    def plan(
-        self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False, taught: bool = True, probe: bool = False
-    ) -> Planned:
-        """Plan a workload and keep the plan. With `live` on what the markets offer now; `taught` by finished runs;
-        with `probe` some real steps on this computer are measured first.
+    def plan(self, request: WorkloadRequest, wanted: MachineFilter | None = None, *, live: bool = False, taught: bool = True) -> Planned:
+        """Plan a workload and keep the plan. With `live` on what the markets offer now; `taught` by finished runs.
 
         Raises UsageError, DataError, LedgerError.
         """
@@ -181,23 +178,50 @@ class Lumina:
 
         looked = self.look if live else None
         planned = planning.make_plan(self.session, request, wanted or planning.MachineFilter(), looked, measure=True, taught=taught)
-        if probe:
-            planned = self._probed(request, wanted or planning.MachineFilter(), planned, taught=taught)
         planning.keep(self.session, planned)
         return planned
 
-    def _probed(self, request: WorkloadRequest, wanted: MachineFilter, planned: Planned, *, taught: bool) -> Planned:
-        """Probe what a plan recommends, and plan again by what was measured."""
-        from dataclasses import replace
+    def prepare_probe(
+        self, request: WorkloadRequest, planned: Planned, max_cost: Decimal | None = None, terms: Terms | None = None
+    ) -> Prepared | None:
+        """Plan the probe of what a plan recommends and pass every check before renting; None where it is measured on this computer.
 
-        from lumina_cloud.api import planning, probing
+        Raises UsageError where nothing is recommended, and what `prepare` raises.
+        """
+        from lumina_cloud.api import planning, probing, probing_there
+        from lumina_cloud.runs.terms import Terms
+
+        row = probing.row_to_probe(planned.plan)
+        if row.machine.provider == "local":
+            return None
+        with self._about_to_rent():
+            prepared = probing_there.prepare(self.session, request, row, terms or Terms(), max_cost=max_cost, look=self.look)
+        planning.keep(self.session, prepared.planned)
+        return prepared
+
+    def probe(
+        self,
+        request: WorkloadRequest,
+        wanted: MachineFilter,
+        planned: Planned,
+        run: RunRecord | None = None,
+        *,
+        live: bool = False,
+        taught: bool = True,
+    ) -> Planned:
+        """Plan again by what a probe measured: on this computer now, or in the run of a prepared probe, which has ended.
+
+        Raises UsageError for a run that measured nothing, RefusedError without the trainer, ProviderError when the probe fails.
+        """
+        from lumina_cloud.api import planning, probing, probing_here, probing_there
 
         before = probing.row_to_probe(planned.plan)
-        found = probing.probe(self.settings.home, before)
-        again = planning.make_plan(self.session, request, wanted, taught=taught)
-        after = next(r for r in again.plan.rows if (r.machine.provider, r.arch) == ("local", before.arch))
-        document = again.document.model_copy(update={"notes": [*probing.notes(found, before, after), *again.document.notes]})
-        return replace(again, document=document, record=replace(again.record, result=document.model_dump(mode="json")))
+        found = probing_here.probe(self.settings.home, before) if run is None else probing_there.require(self.ledger, run)
+        where = probing_here.WHERE if run is None else f"on a rented {before.machine.count} x {before.machine.gpu.name} ({run.run_id})"
+        again = planning.make_plan(self.session, request, wanted, self.look if live else None, taught=taught)
+        made = probing.told(again, before, found, where)
+        planning.keep(self.session, made)
+        return made
 
     def plan_backwards(self, base: WorkloadRequest, model: str | None, wanted: MachineFilter, goal: Goal) -> of_plans.PlanDocument:
         """Answer what is best within a budget and a deadline, or cheapest for a loss. The answer's plan is kept. Raises UsageError."""
@@ -273,18 +297,26 @@ class Lumina:
         terms: Terms | None = None,
     ) -> Prepared:
         """Plan a launch and pass every check before renting; nothing is rented."""
-        from lumina_cloud.api import beginning, launching, planning
+        from lumina_cloud.api import launching, planning
 
+        with self._about_to_rent():
+            prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+        # Only now: what was refused is not what `lumina launch` without a model should take.
+        planning.keep(self.session, prepared.planned)
+        return prepared
+
+    @contextmanager
+    def _about_to_rent(self) -> Iterator[None]:
+        """See to what has to hold before anything is rented. Raises LedgerError without disk, CredentialsError with where keys are made."""
         self._need_disk()
         self.settle()
         self.tidy()
         try:
-            prepared = launching.prepare(self.session, request, wanted, limits, look=self.look, purpose=purpose, terms=terms)
+            yield
         except CredentialsError as error:
+            from lumina_cloud.api import beginning
+
             raise beginning.without_account(error, self._env) from error
-        # Only now: what was refused is not what `lumina launch` without a model should take.
-        planning.keep(self.session, prepared.planned)
-        return prepared
 
     def request_from_plan(self, plan_id: str | None) -> tuple[WorkloadRequest, MachineFilter]:
         """Return what a kept plan, by default the last, asked for."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from lumina_cloud.api import cpu_benchmark, probing, refitting, teaching
+from lumina_cloud.api import cpu_benchmark, probing, probing_here, refitting, teaching
 from lumina_cloud.api.documents import of_plans, root
 from lumina_cloud.catalog import gpus, prices
 from lumina_cloud.core import money
@@ -21,6 +22,7 @@ from lumina_cloud.runs import workloads
 from providers import registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from lumina_cloud.api import market
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.estimate import Interval, MoneyInterval
     from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
     from providers.contract import OfferQuery
+    from trainer.config import RunConfig
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -135,8 +138,7 @@ def make_plan(
         notes = _book_notes(session.settings, available, session.clock.now().date())
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
-    lessons = teaching.lessons(session.ledger) if taught else Lessons()
-    lessons = probing.known(session.settings.home, built.configs, lessons)
+    lessons = _lessons(session, built.configs, taught=taught)
     result = planner.plan(built.configs, available, built.fixed, lessons)
     document = _document(request, built, result, notes, named=wanted.gpu is not None)
     record = PlanRecord(
@@ -146,6 +148,15 @@ def make_plan(
         result=document.model_dump(mode="json"),
     )
     return Planned(document, result, built, record, lessons)
+
+
+def _lessons(session: Session, configs: Sequence[RunConfig], *, taught: bool) -> Lessons:
+    """Return what finished runs teach, where they may, and what probes of these workloads measured. Raises LedgerError."""
+    finished = teaching.finished(session.ledger)
+    lessons = teaching.lessons(session.ledger, finished) if taught else Lessons()
+    since = session.clock.now() - timedelta(seconds=probing.KEPT_SECONDS)
+    probes = {**probing_here.known(session.settings.home, configs), **teaching.probes(session.ledger, finished, configs, since)}
+    return probing.Probed(lessons, probes) if probes else lessons
 
 
 def keep(session: Session, planned: Planned) -> None:
@@ -225,7 +236,7 @@ def explanation(planned: Planned) -> list[str]:
     best = planned.plan.recommendation
     chosen = planned.plan.rows[0] if best is None else best.row
     title = f"{chosen.model} {chosen.arch} on {chosen.machine.count} x {chosen.machine.gpu.name} at {chosen.machine.provider}"
-    taught = lesson_lines(planned.lessons, chosen.machine.gpu.name, chosen.machine.provider, planner.family_of(chosen.estimate.config))
+    taught = lesson_lines(planned.lessons, planner.kind_of(chosen.estimate.config, chosen.machine))
     return [title, *explain.plan_lines(chosen), *(taught or ["ledger: no finished run has anything to say of this"])]
 
 

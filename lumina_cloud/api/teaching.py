@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from lumina_cloud.api import probing
 from lumina_cloud.api.documents import of_plans
-from lumina_cloud.core import untrusted
-from lumina_cloud.planner.learning import Experience, Figure, Lessons
+from lumina_cloud.core import money, untrusted
+from lumina_cloud.planner.learning import SUSPECT, Experience, Figure, Kind, Lessons
+from trainer.config import ConfigError, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
+    from lumina_cloud.api.probing import Probe
     from lumina_cloud.ledger import ChargeRecord, Ledger, RunRecord
+    from trainer.config import RunConfig
 
+PROBE = "probe"
+"""The label of a run that only measured: it speaks of its own workload alone, and its few steps are no plan that turned out."""
 NEWEST = 400
 """Runs that are looked at: what older ones would add is known by then."""
-SUSPECT = math.log(20)
-"""A figure further from the model than this factor is a fault of the measurement, not of the model: it never counts."""
 FIGURES = ("seconds", "usd", "peak_memory_gib", "tokens_per_second", "loss")
 
 
-def lessons(ledger: Ledger) -> Lessons:
+def finished(ledger: Ledger) -> list[RunRecord]:
+    """Return the runs that have something to say, newest first. Raises LedgerError."""
+    return ledger.runs(("succeeded",), limit=NEWEST)
+
+
+def lessons(ledger: Ledger, runs: Sequence[RunRecord]) -> Lessons:
     """Return what finished runs teach. Raises LedgerError."""
-    runs = ledger.runs(("succeeded",), limit=NEWEST)
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
-    return Lessons(experience(run, charges.get(run.run_id, [])) for run in runs)
+    return Lessons(experience(run, charges.get(run.run_id, [])) for run in runs if PROBE not in run.labels)
 
 
 def experience(run: RunRecord, charges: Sequence[ChargeRecord]) -> Experience:
@@ -63,12 +73,45 @@ def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Fig
     ]
 
 
+# --- probes that ran on rented machines ----------------------------------------------------------------------------------
+
+
+def probes(ledger: Ledger, runs: Iterable[RunRecord], configs: Sequence[RunConfig], since: datetime) -> dict[Kind, Probe]:
+    """Return what probes of these workloads measured since a moment, the newest of each kind of machine. Raises LedgerError."""
+    made: dict[Kind, Probe] = {}
+    for run in runs:
+        if PROBE in run.labels and run.created_at >= since and (pair := _probe_of_any(ledger, run, configs)) is not None:
+            made.setdefault(*pair)
+    return made
+
+
+def _probe_of_any(ledger: Ledger, run: RunRecord, configs: Sequence[RunConfig]) -> tuple[Kind, Probe] | None:
+    try:
+        config = from_json(run.config_json)
+    except ConfigError:
+        # Of a release with other settings: it is made again when asked for.
+        return None
+    ways = [way for c in configs for way in (c, replace(c, training=replace(c.training, precision="fp32")))]
+    found = probe_of(ledger, run) if any(probing.same_workload(config, way) for way in ways) else None
+    if found is None or not probing.is_believed(found, run.provider):
+        return None
+    return Kind(run.gpu, run.provider, run.count, f"{run.model} {run.arch}"), found
+
+
+def probe_of(ledger: Ledger, run: RunRecord) -> Probe | None:
+    """Return what a probe's run measured, None where it does not say it. Raises LedgerError."""
+    billed = [c for c in ledger.charges(run.run_id) if c.counted and c.kind == "gpu"]
+    seconds = sum((c.until - c.since).total_seconds() for c in billed)
+    usd = money.text(ledger.spent(run.run_id))
+    return probing.measured(ledger.metrics(run.run_id), run.result, run.planned.get("modelled", {}), seconds=seconds, usd=usd)
+
+
 # --- how plans turned out ------------------------------------------------------------------------------------------------
 
 
 def accuracy(ledger: Ledger) -> of_plans.AccuracyDocument:
     """Return predicted against actual, per figure, over all finished runs, newest first. Raises LedgerError."""
-    runs = ledger.runs(("succeeded",))
+    runs = [run for run in ledger.runs(("succeeded",)) if PROBE not in run.labels]
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
     rows = [row for run in runs for row in _rows(run, charges.get(run.run_id, []))]
     figures = [_summary(figure, [r for r in rows if r.figure == figure]) for figure in FIGURES]

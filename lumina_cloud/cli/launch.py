@@ -89,7 +89,7 @@ def launch(
             if dry_run:
                 _show_dry_run(prepared, as_json=json)
                 return
-            _confirm(prepared, yes=yes)
+            confirm_rental(prepared, yes=yes)
             begun = lumina.begin(prepared).run_id
             if detach:
                 lumina.detach(begun)
@@ -121,14 +121,14 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
         )
 
 
-def _confirm(prepared: Prepared, *, yes: bool) -> None:
+def confirm_rental(prepared: Prepared, question: str = "rent it?", *, yes: bool) -> None:
     """Show what will be rented and ask. Raises UsageError where nobody can answer."""
     from lumina_cloud.cli import tables
 
     console = output.console(stderr=True)
     for part in tables.launch(prepared.as_document()):
         console.print(part)
-    confirm("rent it?", yes=yes)
+    confirm(question, yes=yes)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lumina_cloud.cli import completing, options, output
+from lumina_cloud.core.errors import UsageError
 
 if TYPE_CHECKING:
     from lumina_cloud.api.documents.of_plans import PlanDocument
@@ -42,8 +43,13 @@ def plan(
     csv: options.Csv = False,
     plot: Annotated[Path | None, typer.Option(help="Draw cost against time, the front marked, into a .png, .svg or .pdf file.")] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure a few real steps on this computer first (with --provider local).")
+        bool, typer.Option("--probe", help="Measure a few real steps first, on the recommended machine: here, or rented for cents.")
     ] = False,
+    probe_cost: Annotated[
+        str | None, typer.Option("--probe-cost", help="The most that a probe on a rented machine may cost, in dollars; 0.50 by itself.")
+    ] = None,
+    accept_unguarded: options.AcceptUnguarded = False,
+    yes: options.Yes = False,
     no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Leave out what finished runs teach.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -53,7 +59,10 @@ def plan(
         from lumina_cloud.api.lumina import Lumina
         from lumina_cloud.api.planning import MachineFilter, explanation
         from lumina_cloud.api.requests import Options, workload_request
+        from lumina_cloud.cli.following import Screen
 
+        if probe_cost is not None and not probe:
+            raise UsageError("--probe-cost caps a probe, and none is asked for", "add --probe, or leave it out")
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         if budget is not None or deadline is not None or target_loss is not None:
             forwards = {"--live": live, "--explain": explain, "--out": out, "--csv": csv, "--plot": plot, "--probe": probe}
@@ -61,9 +70,15 @@ def plan(
             _backwards(model, given, MachineFilter(provider=provider, gpu=gpu, count=count), (budget, deadline, target_loss), as_json=json)
             return
         request = workload_request(model, given)
-        with Lumina() as lumina:
+        with Lumina(Screen() if probe else None) as lumina:
             wanted = MachineFilter(provider=provider, gpu=gpu, count=count)
-            planned = lumina.plan(request, wanted, live=live, taught=not no_ledger, probe=probe)
+            planned = lumina.plan(request, wanted, live=live, taught=not no_ledger)
+            if probe:
+                from lumina_cloud.cli.probing import probed
+
+                terms = options.terms(None, None, None, accept_unguarded=accept_unguarded)
+                most = options.amount("--probe-cost", probe_cost)
+                planned = probed(lumina, request, wanted, planned, terms, max_cost=most, yes=yes, live=live, taught=not no_ledger)
         document = planned.document
         if out is not None:
             from lumina_cloud.api import sharing
@@ -87,8 +102,6 @@ def plan(
 
 def _refuse_forwards(asked: list[str]) -> None:
     """Refuse options that only a plan of one model knows, beside a budget, deadline or loss. Raises UsageError."""
-    from lumina_cloud.core.errors import UsageError
-
     if asked:
         names = " and ".join(asked)
         raise UsageError(
@@ -103,7 +116,6 @@ def _backwards(
     from lumina_cloud.api.lumina import Lumina
     from lumina_cloud.api.requests import workload_request
     from lumina_cloud.api.turning import goal_of
-    from lumina_cloud.core.errors import UsageError
 
     if given.init_from is not None:
         raise UsageError("--init-from has a model already, and a budget or a loss asks for one", "leave one of them out")

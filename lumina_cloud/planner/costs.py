@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.catalog.terms import terms
 from lumina_cloud.core import money
-from lumina_cloud.planner.duration import WEIGHTS_BYTES_PER_PARAMETER, checkpoint_bytes, uploaded_bytes
+from lumina_cloud.planner.duration import checkpoint_bytes, uploaded_bytes, weights_bytes
 from lumina_cloud.planner.estimate import MoneyInterval
-from trainer.config import count_parameters
 
 if TYPE_CHECKING:
     from lumina_cloud.planner.estimate import Interval, Machine
@@ -60,7 +59,7 @@ def costs(config: RunConfig, machine: Machine, hours: Interval) -> tuple[MoneyIn
     down = IMAGE_GB + uploaded_bytes(config, machine) / 1e9
     if config.data.source.startswith("hf:"):
         down += 4 * config.training.unique_tokens / 1e9
-    up = WEIGHTS_BYTES_PER_PARAMETER * count_parameters(config.model).total / 1e9
+    up = weights_bytes(config) / 1e9
     traffic = money.for_hours(its.down_usd_per_gb, down) + money.for_hours(its.up_usd_per_gb, up)
     whole = MoneyInterval(*(r + s + traffic for r, s in zip((rental.low, rental.mid, rental.high), storage, strict=True)))
     return whole, Costs(rental.mid, storage[1], traffic)

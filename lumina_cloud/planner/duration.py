@@ -106,8 +106,17 @@ def duration(config: RunConfig, machine: Machine, speed: Throughput) -> Duration
 
 
 def checkpoint_bytes(config: RunConfig) -> float:
-    """Return the size of one checkpoint."""
-    return float(CHECKPOINT_BYTES_PER_PARAMETER * count_parameters(config.model).total)
+    """Return the size of one checkpoint; 0 for a run that only measures."""
+    return CHECKPOINT_BYTES_PER_PARAMETER * _saved_parameters(config)
+
+
+def weights_bytes(config: RunConfig) -> float:
+    """Return the size of the weights that come home; 0 for a run that only measures."""
+    return WEIGHTS_BYTES_PER_PARAMETER * _saved_parameters(config)
+
+
+def _saved_parameters(config: RunConfig) -> float:
+    return 0.0 if config.training.measure_seconds else float(count_parameters(config.model).total)
 
 
 def best_interval_minutes(config: RunConfig, machine: Machine) -> float | None:
@@ -143,8 +152,7 @@ def _parts(config: RunConfig, machine: Machine, tokens_per_second: float, case: 
     between = min(training.checkpoint_minutes / 60, max(steps / CHECKPOINTS_IN_TURN, WRITING_APART * written))
     # The first tenth's and the last step's are always written.
     checkpoints = max(2.0, steps / between) * written
-    weights = WEIGHTS_BYTES_PER_PARAMETER * count_parameters(config.model).total
-    transfer = 0.0 if machine.provider == "local" else weights / DOWNLOAD_BYTES_PER_SECOND[2 - case] / 3600
+    transfer = 0.0 if machine.provider == "local" else weights_bytes(config) / DOWNLOAD_BYTES_PER_SECOND[2 - case] / 3600
     evaluation = 2 * _held_out(config) / (EVALUATION_SPEEDUP * tokens_per_second) / 3600
     working = steps + checkpoints + evaluation
     interruptions = 0.0

@@ -31,8 +31,20 @@ WITHIN = {"tokens_per_second": 0.6, "memory": 0.4, "overhead": 1.2, "loss": 0.25
 """Logarithms: how far the model may be off before a single run is no longer believed."""
 LEAST_WIDTH = {"tokens_per_second": 0.08, "memory": 0.05, "overhead": 0.3, "loss": 0.04}
 """Logarithms to either side that runs alike differ by: within twice that of the median a run is kept; intervals do not narrow below."""
+SUSPECT = math.log(20)
+"""A figure further from the model than this factor is a fault of the measurement, not of the model: it never counts."""
 DEVIATIONS = 3.0
 """Scaled median deviations from the median that a run may be off: 1.4826 x the median deviation estimates a standard deviation."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What estimates are learned for: a machine of so many GPUs at a provider, and a family of models on it."""
+
+    gpu: str
+    provider: str
+    count: int
+    family: str
 
 
 @dataclass(frozen=True)
@@ -111,20 +123,22 @@ class Lessons:
 
     def __init__(self, experiences: Iterable[Experience] = ()) -> None:
         self._all = tuple(experiences)
-        self._known: dict[tuple[Figure, str, str, str], Lesson] = {}
+        self._known: dict[tuple[Figure, Kind], Lesson] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def of(self, figure: Figure, gpu: str, provider: str, family: str) -> Lesson:
+    def of(self, figure: Figure, kind: Kind) -> Lesson:
         """Return what is learned of a figure."""
-        key = (figure, gpu, provider, family)
+        key = (figure, kind)
         if key not in self._known:
-            self._known[key] = self._learn(*key)
+            self._known[key] = self._learn(figure, kind)
         return self._known[key]
 
-    def _learn(self, figure: Figure, gpu: str, provider: str, family: str) -> Lesson:
-        # A loss does not depend on the machine: its one level is the family.
+    def _learn(self, figure: Figure, kind: Kind) -> Lesson:
+        # How many GPUs a machine has changes nothing of how far the model is off. A loss does not depend on the machine: its one level
+        # is the family.
+        gpu, provider, family = kind.gpu, kind.provider, kind.family
         rows = [(e, r) for e in self._all for name, r in e.ratios if name == figure and (figure == "loss" or e.gpu == gpu)]
         if not rows:
             return Lesson()
@@ -158,11 +172,11 @@ def learned(value: Interval, lesson: Lesson, figure: Figure) -> Interval:
     return Interval(mid * math.exp(-width(low)), mid, mid * math.exp(width(high)))
 
 
-def lines(lessons: Lessons, gpu: str, provider: str, family: str) -> list[str]:
+def lines(lessons: Lessons, kind: Kind) -> list[str]:
     """Return how the ledger's runs moved each figure, with the numbers, line by line."""
     out = []
     for figure in FIGURES:
-        lesson = lessons.of(figure, gpu, provider, family)
+        lesson = lessons.of(figure, kind)
         if not any(shift.seen for _, shift in lesson.levels):
             continue
         steps = "; ".join(

@@ -16,7 +16,7 @@ from lumina_cloud.planner.duration import Duration, duration
 from lumina_cloud.planner.estimate import Estimate, Interval, Machine, MemoryItem
 from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
-from lumina_cloud.planner.learning import Lessons, learned
+from lumina_cloud.planner.learning import Kind, Lessons, learned
 from trainer.config import MODELS, preset
 
 if TYPE_CHECKING:
@@ -120,11 +120,16 @@ def family_of(config: RunConfig) -> str:
     return f"{config.preset} {config.model.arch}"
 
 
+def kind_of(config: RunConfig, machine: Machine) -> Kind:
+    """Return what is learned for a workload on a machine."""
+    return Kind(machine.gpu.name, machine.provider, machine.count, family_of(config))
+
+
 def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lessons: Lessons | None = None) -> Estimate:
-    known = Lessons() if lessons is None else lessons
+    known, kind = Lessons() if lessons is None else lessons, kind_of(config, machine)
 
     def of(figure: Figure) -> Lesson:
-        return known.of(figure, machine.gpu.name, machine.provider, family_of(config))
+        return known.of(figure, kind)
 
     heavier = of("memory").factor
     usable = machine.gpu.memory_bytes_usable

@@ -148,7 +148,7 @@ def test_finished_runs_move_an_estimate_and_without_them_it_stays():
 
 
 def test_no_run_has_anything_to_say_in_an_empty_ledger(lumina):
-    assert len(teaching.lessons(lumina.ledger)) == 0
+    assert len(teaching.lessons(lumina.ledger, teaching.finished(lumina.ledger))) == 0
     assert lumina.accuracy().rows == []
 
 

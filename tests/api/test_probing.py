@@ -1,20 +1,33 @@
-"""What a probe measured is taken in place of what was modelled, for as long as it speaks of this workload on this computer."""
+"""What a probe measured is taken in place of what was modelled, for as long as it speaks of this workload on such a machine."""
 
 from __future__ import annotations
 
 import os
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lumina_cloud.api import probing
-from lumina_cloud.api.probing import KEPT_SECONDS, Probe, known
-from lumina_cloud.planner.learning import Lessons
+from lumina_cloud.api import probing, probing_here, probing_there, teaching
+from lumina_cloud.api.lumina import Lumina
+from lumina_cloud.api.planning import MachineFilter
+from lumina_cloud.api.probing import KEPT_SECONDS, Probe
+from lumina_cloud.core.errors import UsageError
+from lumina_cloud.ledger import MetricRecord
+from lumina_cloud.planner.learning import Kind, Lessons
 from lumina_cloud.planner.plan import family_of
+from lumina_cloud.runs import workloads
+from lumina_cloud.runs.workloads import WorkloadRequest
+from tests.ledger.conftest import a_charge, a_rental, a_run
 from trainer.config import preset
 
 FOUND = Probe(2000.0, 0.5, 1000.0, 0.6, 20.0, "0.01", 12, overhead_seconds=15.0, modelled_overhead_seconds=10.0)
+HERE = Kind("cpu", "local", 1, "debug dense")
+THERE = Kind("RTX4090", "vastai", 1, "debug dense")
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -24,12 +37,15 @@ def config():
 
 @pytest.fixture
 def kept(tmp_path, config):
-    probing.keep(tmp_path, config, FOUND)
+    probing_here.keep(tmp_path, config, FOUND)
     return tmp_path
 
 
-def lesson(home, config):
-    return known(home, [config], Lessons()).of("tokens_per_second", "cpu", "local", family_of(config))
+def lesson(home, config, figure="tokens_per_second"):
+    return probing.Probed(Lessons(), probing_here.known(home, [config])).of(figure, HERE)
+
+
+# --- on this computer ----------------------------------------------------------------------------------------------------
 
 
 def test_the_measured_speed_is_the_estimates(kept, config):
@@ -39,9 +55,9 @@ def test_the_measured_speed_is_the_estimates(kept, config):
 
 
 def test_time_beside_the_steps_is_the_probe_s_too(kept, config):
-    assert known(kept, [config], Lessons()).of("overhead", "cpu", "local", family_of(config)).factor == pytest.approx(1.5)
-    probing.keep(kept, config, replace(FOUND, overhead_seconds=0.0))
-    assert not known(kept, [config], Lessons()).of("overhead", "cpu", "local", family_of(config)).levels
+    assert lesson(kept, config, "overhead").factor == pytest.approx(1.5)
+    probing_here.keep(kept, config, replace(FOUND, overhead_seconds=0.0))
+    assert not lesson(kept, config, "overhead").levels
 
 
 def test_another_workload_is_not_taken_for_it(kept, config):
@@ -60,3 +76,160 @@ def test_an_old_measurement_is_made_again(kept, config):
     old = time.time() - KEPT_SECONDS - 60
     os.utime(path, (old, old))
     assert not lesson(kept, config).levels
+
+
+# --- what steps say ------------------------------------------------------------------------------------------------------
+
+
+def steps_of(seconds, tokens=1000):
+    """Metrics of steps that took so many seconds each."""
+    return [MetricRecord("p", n, {"tokens": n * tokens, "seconds": sum(seconds[:n]), "loss": 5.0}) for n in range(1, len(seconds) + 1)]
+
+
+@given(st.floats(0.0, 1e4), st.floats(1e-2, 1e2), st.integers(2, 60))
+def test_a_first_step_that_compiles_is_no_part_of_the_speed(compiling, step, n):
+    speed = probing.steady_speed(steps_of([compiling, *[step] * (n - 1)]))
+    assert speed == pytest.approx(1000 / step, rel=1e-6)
+
+
+@pytest.mark.parametrize("said", [[], steps_of([1.0]), [MetricRecord("p", n, {"loss": 5.0}) for n in range(1, 9)], steps_of([0.0] * 9)])
+def test_steps_that_say_nothing_are_no_speed(said):
+    assert probing.steady_speed(said) is None
+
+
+@given(st.sampled_from(["debug", "debug200m", "b1"]), st.sampled_from(["dense", "moe", "mod", "hybrid"]), st.floats(1.0, 1e8))
+def test_a_probe_is_the_real_configuration_but_for_its_length(model, arch, speed):
+    config = preset(model, arch)
+    short = probing.shortened(config, speed)
+    assert probing.same_workload(config, short)
+    assert probing.LEAST_STEPS <= short.training.steps <= probing.MOST_STEPS
+    assert short.layout.micro_batch == config.layout.micro_batch
+    assert short.training.measure_seconds > 0
+
+
+# --- on a rented machine -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lumina(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUMINA_HOME", str(tmp_path / "home"))
+    with Lumina() as opened:
+        yield opened
+
+
+def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, state="succeeded", labels=(teaching.PROBE,), **changes):
+    """A probe's run as the ledger keeps it: 20 steps of 1,000 tokens in a rental of 300 s."""
+    now = lumina.clock.now()
+    modelled = {"tokens_per_second": 1_000_000.0, "memory": 4.0, "overhead": 0.05}
+    run = a_run(
+        run_id,
+        created_at=now,
+        state=state,
+        config_json=config.to_json(),
+        provider="vastai",
+        gpu="RTX4090",
+        planned={"modelled": modelled},
+        result={"peak_memory_gib": 5.0},
+        labels=list(labels),
+        **changes,
+    )
+    with lumina.ledger.transaction() as tx:
+        tx.add_run(run)
+        tx.add_rental(a_rental(run_id, provider="vastai", gpu="RTX4090", state="ended", ended_at=now))
+        tx.put_metrics(run_id, [replace(m, run_id=run_id) for m in steps_of([60.0, *[1000 / speed] * 19])])
+        tx.put_charge(replace(a_charge(run_id, usd="0.03", since=now - timedelta(seconds=300), until=now), provider="vastai"))
+    return run
+
+
+def probes(lumina, config, since=LONG_AGO):
+    return teaching.probes(lumina.ledger, teaching.finished(lumina.ledger), [config], since)
+
+
+def test_a_probe_s_run_is_read_from_the_ledger(lumina, config):
+    ended_probe(lumina, probing.shortened(config, 1e6))
+    found = probes(lumina, config)[THERE]
+    assert found.tokens_per_second == pytest.approx(2_000_000)
+    assert (found.peak_memory_gib, found.usd, found.seconds) == (5.0, "0.03", 300.0)
+    assert found.overhead_seconds == pytest.approx(300, abs=0.1)
+    plan = lumina.plan(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1)).plan
+    (row,) = (r for r in plan.rows if r.machine.interruptible)
+    assert row.estimate.basis == "measured"
+    assert row.estimate.tokens_per_second.mid == pytest.approx(2 * dict(row.estimate.modelled)["tokens_per_second"])
+
+
+def test_a_probe_speaks_of_its_own_workload_and_kind_of_machine_alone(lumina, config):
+    ended_probe(lumina, probing.shortened(config, 1e6))
+    other = replace(config, training=replace(config.training, seq_len=512))
+    assert probes(lumina, other) == {}
+    assert probes(lumina, config, since=lumina.clock.now() + timedelta(seconds=1)) == {}
+    eight = lumina.plan(WorkloadRequest("debug"), MachineFilter("vastai", "4090")).plan
+    assert {r.estimate.basis for r in eight.rows if r.machine.count > 1} <= {"modelled"}
+    # Its few steps are neither a plan that turned out nor a lesson for other models.
+    assert lumina.accuracy().rows == []
+    taught = teaching.lessons(lumina.ledger, teaching.finished(lumina.ledger))
+    assert len(taught) == 0
+
+
+@pytest.mark.parametrize(
+    ("why", "changes"),
+    [
+        ("it failed", {"state": "failed"}),
+        ("it is a run like any other", {"labels": ()}),
+        ("a hundred times too fast", {"speed": 1e8}),
+        ("a hundred times too slow", {"speed": 1e4}),
+        ("no peak", {"result": {}}),
+    ],
+)
+def test_what_is_no_measurement_counts_for_nothing(lumina, config, why, changes):
+    result = changes.pop("result", None)
+    run = ended_probe(lumina, probing.shortened(config, 1e6), **changes)
+    if result is not None:
+        with lumina.ledger.transaction() as tx:
+            tx.update_run(run.run_id, result=result)
+    assert probes(lumina, config) == {}, why
+
+
+def test_the_newest_probe_of_a_machine_counts(lumina, config):
+    ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-p1", speed=1_500_000.0)
+    ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-p2", speed=3_000_000.0)
+    assert probes(lumina, config)[THERE].tokens_per_second == pytest.approx(3_000_000)
+
+
+def test_a_plan_says_what_a_probe_cost_and_changed_and_one_that_cannot_be_says_so(lumina, config):
+    planned = lumina.plan(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1))
+    run = ended_probe(lumina, probing.shortened(config, 1e6))
+    again = lumina.probe(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1), planned, run)
+    first, second = again.document.notes[:2]
+    assert "20 real steps on a rented 1 x RTX4090 (debug-dense-p) in 300 s, which cost $0.03" in first
+    assert second.startswith("the probe changed: tokens/s ")
+    assert lumina.ledger.last_plan().plan_id == again.document.plan
+    absurd = ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-q", speed=1e8)
+    told = lumina.probe(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1), planned, absurd)
+    assert "does not count" in told.document.notes[1]
+    failed = ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-r", state="failed")
+    with pytest.raises(UsageError, match="says nothing of speed"):
+        lumina.probe(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1), planned, failed)
+
+
+def test_a_probe_s_request_is_its_plan_s_row_in_short_and_takes_no_text_along(lumina, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("some words of one's own. " * 20_000)
+    request = WorkloadRequest("debug", data=str(text), epochs=3.0, settings=(("seq_len", "512"), ("trackers", "wandb")))
+    row = lumina.plan(request, MachineFilter("vastai", "4090", 1)).plan.recommendation.row
+    short = probing_there.short_request(request, row)
+    (config,) = workloads.build(short).configs
+    assert config.data.source == "stdlib"
+    assert probing.same_workload(config, row.estimate.config)
+    assert (config.training.trackers, config.training.measure_seconds) == ("", probing.MOST_SECONDS)
+    assert config.layout.micro_batch == row.estimate.config.layout.micro_batch
+    assert workloads.build(short).fixed >= {"micro_batch", "zero_stage", "checkpointing", "precision"}
+
+
+def test_what_does_not_fit_is_not_probed(lumina):
+    planned = lumina.plan(WorkloadRequest("b7"), MachineFilter("vastai", "4090", 1))
+    with pytest.raises(UsageError, match="nothing to probe"):
+        lumina.prepare_probe(WorkloadRequest("b7"), planned)
+
+
+def test_family_is_what_the_planner_calls_it(config):
+    assert family_of(config) == THERE.family

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from decimal import Decimal
 
 import pytest
 
@@ -49,3 +51,48 @@ def test_a_run_slower_than_its_plan_is_told_at_once_and_stopped_where_that_was_a
     assert "9,000 tokens/s" in told[0]
     assert "lumina stop" in told[0]
     sandbox.judge()
+
+
+PROBE = ("plan", "debug", "--provider", "vastai", "--gpu", "4090", "--probe")
+
+
+def one_4090(planned):
+    """The row of one 4090 in a plan that was printed."""
+    return next(row for row in json.loads(planned.stdout.splitlines()[-1])["rows"] if row["count"] == 1)
+
+
+def test_a_probe_on_a_rented_machine_costs_cents_changes_the_plan_and_leaves_nothing(sandbox):
+    """The stand-in does a step of 364,544 tokens in 0.1 s: half of what is modelled of a 4090, so its word counts."""
+    nobody = sandbox(*PROBE, "--json")
+    assert nobody.returncode == 2, nobody.stderr
+    assert "--yes" in nobody.stderr
+    dear = sandbox(*PROBE, "--probe-cost", "0.001", "--yes", "--json")
+    assert dear.returncode == 4, dear.stderr
+    assert sandbox.status()["instances"] == []
+    before = one_4090(sandbox(*PROBE[:-1], "--json"))
+    done = sandbox(*PROBE, "--yes", "--json", timeout=500)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout.splitlines()[-1])
+    assert re.match(r"probed: \d+ real steps on a rented 1 x RTX4090 \(debug-dense-\w+\) in \d+ s, which cost \$0\.", plan["notes"][0])
+    assert plan["notes"][1].startswith("the probe changed: ")
+    after = one_4090(done)
+    assert (before["basis"], after["basis"]) == ("modelled", "measured")
+    assert after["tokens_per_second"]["mid"] < before["tokens_per_second"]["mid"]
+    sandbox.judge()
+    assert 0 < sandbox.spent() < Decimal("0.50")
+    results = json.loads(sandbox("results", "last", "--json").stdout)
+    assert results["state"] == "succeeded"
+
+
+def test_a_probe_whose_command_was_killed_counts_in_the_next_plan(sandbox):
+    killed = sandbox.start(*PROBE, "--yes", "--json")
+    give_up = time.monotonic() + 200
+    while not sandbox.training():
+        assert time.monotonic() < give_up and killed.poll() is None
+        time.sleep(0.3)
+    killed.kill()
+    killed.communicate()
+    ended = sandbox("logs", "-f", "last", timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    sandbox.judge()
+    assert one_4090(sandbox(*PROBE[:-1], "--json"))["basis"] == "measured"

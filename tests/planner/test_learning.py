@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumina_cloud.planner.estimate import Interval
-from lumina_cloud.planner.learning import FIGURES, LEAST_WIDTH, WITHIN, Experience, Lessons, believed, learned, lines, shrunk
+from lumina_cloud.planner.learning import FIGURES, LEAST_WIDTH, WITHIN, Experience, Kind, Lessons, believed, learned, lines, shrunk
 
 BIAS = st.floats(-0.5, 0.5)
 FIGURE = st.sampled_from(FIGURES)
@@ -22,7 +22,7 @@ def runs(n, figure, bias, noise, seed, *, family="dense", provider="vastai", gpu
 @given(FIGURE, BIAS, st.integers(0, 999))
 def test_it_converges_on_a_known_bias(figure, bias, seed):
     noise = LEAST_WIDTH[figure] / 2
-    lesson = Lessons(runs(60, figure, bias, noise, seed)).of(figure, "RTX4090", "vastai", "dense")
+    lesson = Lessons(runs(60, figure, bias, noise, seed)).of(figure, Kind("RTX4090", "vastai", 1, "dense"))
     assert math.log(lesson.factor) == pytest.approx(bias, abs=noise + 0.03 * abs(bias) + 0.01)
 
 
@@ -32,8 +32,8 @@ def test_one_outlier_moves_nothing(figure, bias, n, far, seed):
     good = runs(n, figure, bias, LEAST_WIDTH[figure] / 10, seed)
     off = bias + sign * (far + 10 * LEAST_WIDTH[figure])
     outlier = Experience("RTX4090", "vastai", "dense", ((figure, off),))
-    before = Lessons(good).of(figure, "RTX4090", "vastai", "dense").factor
-    after = Lessons([*good, outlier]).of(figure, "RTX4090", "vastai", "dense").factor
+    before = Lessons(good).of(figure, Kind("RTX4090", "vastai", 1, "dense")).factor
+    after = Lessons([*good, outlier]).of(figure, Kind("RTX4090", "vastai", 1, "dense")).factor
     assert math.log(after / before) == pytest.approx(0, abs=LEAST_WIDTH[figure])
 
 
@@ -51,7 +51,7 @@ def test_a_shift_never_goes_beyond_what_the_runs_say(figure, ratios):
 @given(st.floats(0.5, 100), st.floats(0.1, 0.9), st.floats(1.1, 4), st.integers(0, 40))
 def test_an_interval_stays_one_and_narrows_with_runs(mid, low, high, n):
     value = Interval(mid * low, mid, mid * high)
-    lesson = Lessons(runs(n, "tokens_per_second", 0.2, 0.02, 1)).of("tokens_per_second", "RTX4090", "vastai", "dense")
+    lesson = Lessons(runs(n, "tokens_per_second", 0.2, 0.02, 1)).of("tokens_per_second", Kind("RTX4090", "vastai", 1, "dense"))
     moved = learned(value, lesson, "tokens_per_second")
     assert moved.high / moved.low <= value.high / value.low * (1 + 1e-9)
     if n == 0:
@@ -60,11 +60,11 @@ def test_an_interval_stays_one_and_narrows_with_runs(mid, low, high, n):
 
 def test_other_gpus_and_families_learn_only_what_is_theirs():
     lessons = Lessons([*runs(30, "tokens_per_second", -0.3, 0.01, 1), *runs(30, "tokens_per_second", 0.1, 0.01, 2, family="moe")])
-    assert lessons.of("tokens_per_second", "A100-80GB-PCIe", "vastai", "dense").factor == 1
-    dense = math.log(lessons.of("tokens_per_second", "RTX4090", "vastai", "dense").factor)
-    moe = math.log(lessons.of("tokens_per_second", "RTX4090", "vastai", "moe").factor)
+    assert lessons.of("tokens_per_second", Kind("A100-80GB-PCIe", "vastai", 1, "dense")).factor == 1
+    dense = math.log(lessons.of("tokens_per_second", Kind("RTX4090", "vastai", 1, "dense")).factor)
+    moe = math.log(lessons.of("tokens_per_second", Kind("RTX4090", "vastai", 1, "moe")).factor)
     assert dense == pytest.approx(-0.3, abs=0.05)
     assert moe == pytest.approx(0.1, abs=0.05)
-    said = lines(lessons, "RTX4090", "vastai", "dense")
+    said = lines(lessons, Kind("RTX4090", "vastai", 1, "dense"))
     assert len(said) == 1
     assert "30 of 30 runs" in said[0]

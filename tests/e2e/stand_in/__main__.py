@@ -52,7 +52,7 @@ def main():
         "perplexity": math.exp(loss_of(steps)),
         "seconds": steps * STEP_SECONDS,
     }
-    write(out / "result.json", {**result, "tokens": steps * training["global_batch_tokens"], "device": "stand-in"})
+    write(out / "result.json", {**result, "tokens": steps * training["global_batch_tokens"], "device": "stand-in", "peak_memory_gib": 3.0})
     write(out / "heartbeat.json", {"phase": "done", "step": steps, "steps": steps})
 
 
