@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from trainer.config import Arch
     from trainer.model import Model
 
-TOKENS, BATCH, SEQ_LEN, VOCAB = 1_000_000, 16, 128, 512
+BATCH, SEQ_LEN, VOCAB = 16, 128, 512
+TOKENS = 488 * BATCH * SEQ_LEN
+"""About a million, in whole steps: at equal FLOPs and time the dense model's runs are then those at equal tokens."""
 SEEDS = (0, 1, 2)
-LEARNING_RATES = (2e-3, 4e-3, 8e-3)
+LEARNING_RATES = (1e-3, 2e-3, 4e-3)
 EVALUATIONS = 10
 EVALUATION_WINDOWS = 256
 BUDGETS = ("tokens", "flops", "seconds")

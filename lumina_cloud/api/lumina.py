@@ -90,7 +90,7 @@ class Lumina:
     @cached_property
     def controller(self) -> Controller:
         """Return what drives this ledger's runs."""
-        import trainer.config
+        import trainer
         from lumina_cloud.api.following import Follower
         from lumina_cloud.runs.context import Context, Silent
         from lumina_cloud.runs.controller import Controller
@@ -104,7 +104,7 @@ class Lumina:
                 home=self.settings.home,
                 python=sys.executable,
                 # Another trainer that keeps the same files may be sent in ours' place.
-                trainer=Path(self._env.get("LUMINA_TRAINER") or Path(trainer.config.__file__).parent),
+                trainer=Path(self._env.get("LUMINA_TRAINER") or Path(trainer.__file__ or "").parent),
                 secrets=self._env,
                 reporter=Silent() if self._listener is None else Follower(self._listener, self.ledger, self.clock),
             )

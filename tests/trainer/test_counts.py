@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 import torch
@@ -47,6 +49,12 @@ def test_flops_of_presets_are_what_is_executed(model, arch, recipe):
 def test_flops_with_options_are_what_is_executed(variant):
     # A short sequence and a batch: the formula is per token of the sequence whatever the batch.
     assert 0.98 <= flops_over_formula(small(variant), seq_len=256, micro_batch=3) <= 1.02
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_active_parameters_are_what_a_preset_s_name_says(model):
+    table = tomllib.loads(resources.files("trainer").joinpath("presets.toml").read_text(encoding="utf-8"))
+    assert count_parameters(preset(model, "dense").model).active == pytest.approx(table[model]["active_parameters"], rel=0.03)
 
 
 @pytest.mark.parametrize("model", MODELS)
