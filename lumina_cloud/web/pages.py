@@ -146,7 +146,7 @@ def stop(lumina: Lumina, asked: Asked) -> Page:
 
 def money(lumina: Lumina, asked: Asked) -> Page:
     """Show what was spent, by one key, with lost money apart, and the budgets."""
-    from lumina_cloud.api.lumina import COST_KEYS
+    from lumina_cloud.api.reader import COST_KEYS
     from lumina_cloud.web.charts import bars
 
     costs = lumina.costs(asked.one("by", "month"))

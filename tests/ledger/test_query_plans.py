@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 
 from lumina_cloud.api.launching import Limits
-from lumina_cloud.api.lumina import COST_KEYS, STATUS_RUNS, Lumina
+from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
+from lumina_cloud.api.reader import COST_KEYS, STATUS_RUNS
 from lumina_cloud.ledger import database, writer
 from lumina_cloud.runs.workloads import WorkloadRequest
 from tests.ledger.conftest import NOW
