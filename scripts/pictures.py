@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
-from rich.terminal_theme import MONOKAI
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,10 @@ STAND_IN = ROOT / "tests" / "e2e" / "stand_in"
 
 # Rich's frame without its fonts, which a reader's browser would fetch from another host.
 FRAME = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code", "Menlo, Consolas")
+
+
+THEMES: dict[str, TerminalTheme] = {"": MONOKAI, "-light": DEFAULT_TERMINAL_THEME}
+"""By the ending of a picture's name: a dark terminal and a light one. The page shows the one that its reader's browser is in."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,13 @@ SCREENS = (
     Screen("doctor", "What is missing", "lumina doctor", "Keys, SSH, disk, clock, each with what to do about it.", 130),
     Screen("plan-b7-mod", "A plan", "lumina plan b7 --arch mod", "The answer first; the published figures with the checks they fail.", 118),
     Screen("plan-narrow", "The same on 80 columns", "lumina plan b7 --arch mod", "Fewer figures, and none cut off.", 80),
+    Screen("plan-wide", "The same on 160 columns", "lumina plan b7 --arch mod", "", 160),
+    Screen("explain", "Derived line by line", "lumina plan debug --provider local --explain", "To check it by hand.", 160, real=True),
     Screen("plan-misfit", "What does not fit", "lumina plan b7 --arch dense --gpu 4090", "Which changes would make it fit.", 120),
     Screen("plan-budget", "Asked backwards", "lumina plan --budget 20 --deadline 24h", "The best model for a sum and a day.", 120),
     Screen("up", "", "lumina sandbox up", "", drawn=False),
+    Screen("sandbox", "The sandbox", "lumina sandbox status", "Three clouds on this computer, to rehearse everything.", 120),
+    Screen("faults", "What can go wrong there", "lumina sandbox faults", "Each is a name to give a cloud, and see what happens.", 120),
     Screen("offers", "The market", "lumina offers --gpu 4090 --sandbox", "What can be rented now, all-in.", 120),
     Screen("live", "", f"lumina plan debug --arch mod --gpu 4090 {TINY} --live --sandbox", "", drawn=False),
     Screen(
@@ -102,6 +110,11 @@ SCREENS = (
     ),
     Screen("rehearsed", "What came of it", "lumina results last --sandbox", "Planned beside actual, and the files."),
     Screen("check", "The provider's bill", "lumina costs --check --sandbox", "Line by line against the ledger.", 120),
+    Screen(
+        "probe", "Measured first", f"lumina plan debug --arch mod --provider vastai --gpu 4090 {TINY} --probe --yes --sandbox",
+        "A few real steps on the recommended machine, for cents. A rehearsal's machine is this computer, so its word does not count.", 130,
+    ),
+    Screen("reconcile", "Nothing is left running", "lumina reconcile --sandbox", "What is rented against what the ledger knows.", 110),
     Screen("down", "", "lumina sandbox down", "", drawn=False),
     Screen("watch", "All runs, live", "lumina status --watch", "Loss and spending as they go; Ctrl-C ends the screen, and no run.", 160),
     Screen("watch-narrow", "The same on 80 columns", "lumina status --watch", "", 80),
@@ -121,6 +134,10 @@ SCREENS = (
     Screen("logs", "Its log", "lumina logs last", "What the trainer printed; `-f` follows it.", 120, real=True),
     Screen("weights", "Its weights", "lumina weights last --to my-model", "For `transformers`, with a model card.", 120, real=True),
     Screen("sweep-plan", "A sweep, planned", "lumina sweep sweep.toml --dry-run", "Each run, and what it may cost.", 110, real=True),
+    Screen("sweep", "The same, run", "lumina sweep sweep.toml --yes", "The poorer half is stopped half way.", 110, real=True),
+    Screen("sample", "What it writes", 'lumina sample debug-mod "def " --max-new-tokens 60', "", 100, real=True),
+    Screen("probe-here", "Measured first, here", "lumina plan debug --arch mod --provider local --probe", "", 120, real=True),
+    Screen("jobfile", "For another engine", "lumina jobfile --for slurm", "The last plan as a job of Slurm.", 110, real=True),
     Screen("report", "A report", "lumina report last", "One file to send.", 100, real=True),
     Screen("data", "A text", "lumina data check notes.txt --model debug", "Tokens and epochs, before anything is rented.", real=True),
     Screen("ledger", "The books", "lumina ledger verify", "Every page, reference, seal and sum.", 120, real=True),
@@ -142,8 +159,9 @@ HEAD = """# The terminal
 <!-- Written by scripts/pictures.py (make pictures). -->
 
 Every screen of the command line, from real output. Runs, prices and money in these pictures are made up, or the sandbox's, but for those of
-the training and the sweep on this computer. Where nobody looks at a terminal, and under `NO_COLOR`, the same is plain text; `--json` has it
-for scripts. The [pages](tour.md) show the same in a browser.
+the training and the sweep on this computer. Each is drawn on a dark and on a light terminal; the site shows the one that suits it.
+Where nobody looks at a terminal, and under `NO_COLOR`, the same is plain text; `--json` has it for scripts. The [pages](tour.md) show
+the same in a browser.
 """
 
 
@@ -205,13 +223,19 @@ def watched(home: Path) -> tuple[object, ...]:
         return document, runs, lumina.pulses([one.run for one in runs]), lumina.clock.now()
 
 
-def draw(screen: Screen, shown: object) -> str:
-    """Return the picture of what a command printed."""
+def draw(screen: Screen, shown: object, theme: TerminalTheme) -> str:
+    """Return the picture of what a command printed, on a terminal of such colours."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=screen.columns, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(Text(f"$ {screen.command}", style="bold"))
         console.print(shown)
-        return console.export_svg(title="lumina", theme=MONOKAI, unique_id=f"lumina-{screen.name}", code_format=FRAME)
+        return console.export_svg(title="lumina", theme=theme, unique_id=f"lumina-{screen.name}", code_format=FRAME)
+
+
+def _shown(screen: Screen) -> str:
+    """Return what shows a screen's picture in the colours that its reader has chosen: mkdocs-material hides the other one."""
+    names = {ending: f"pictures/{screen.name}{ending}.svg" for ending in THEMES}
+    return f"![{screen.command}]({names['']}#only-dark)\n![{screen.command}]({names['-light']}#only-light)"
 
 
 def main() -> None:
@@ -232,9 +256,9 @@ def main() -> None:
                 shown: object = live.screen(*watched(moving), width=screen.columns)  # type: ignore[arg-type]
             else:
                 shown = Text.from_ansi(run(screen, real if screen.real else home))
-            if screen.drawn:
-                (FOLDER / f"{screen.name}.svg").write_text(draw(screen, shown), encoding="utf-8")
-    parts = [f"## {s.title}\n\n{s.text + chr(10) * 2 if s.text else ''}![{s.command}](pictures/{s.name}.svg)\n" for s in SCREENS if s.drawn]
+            for ending, theme in THEMES.items() if screen.drawn else ():
+                (FOLDER / f"{screen.name}{ending}.svg").write_text(draw(screen, shown, theme), encoding="utf-8")
+    parts = [f"## {s.title}\n\n{s.text + chr(10) * 2 if s.text else ''}{_shown(s)}\n" for s in SCREENS if s.drawn]
     titled = "\n".join(part.replace("## The same", "### The same") for part in parts)
     TARGET.write_text(f"{HEAD}\n{titled}", encoding="utf-8")
 

@@ -43,6 +43,7 @@ class Job:
     loss_first: float = math.nan
     seconds: float = 0.0
     """Time in steps, of earlier rentals too."""
+    first_step_seconds: float = 0.0
     waited: float = 0.0
     """Of that, time in which the step waited for data."""
     peak_gib: float = 0.0

@@ -12,13 +12,13 @@ import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import PlanConfig, count_flops
 from trainer.host_memory import highest_resident_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trainer.config import RunConfig
@@ -76,7 +76,7 @@ class Reports:
         for tracker in self._trackers:
             tracker.step(figures)
         self._speeds.append(figures["tokens_per_second"])
-        speed = median(self._speeds)
+        speed = recent_speed(self._speeds)
         left = (self._steps - figures["step"]) * figures["tokens"] / figures["step"] / speed
         told = {k: figures[k] for k in ("step", "tokens", "loss", "tokens_per_second", "seconds", "skipped_batches") if k in figures}
         self.alive(**told, **projection(self._plan, speed=speed, done=figures["seconds"], left=left, now=datetime.now(UTC)))
@@ -139,6 +139,15 @@ class _RichLine:
 
     def close(self) -> None:
         self._progress.stop()
+
+
+def recent_speed(speeds: Sequence[float]) -> float:
+    """Return the tokens per second of steps alike in tokens, all their time together; the slowest of three or more is left out.
+
+    A median would be blind to stalls of up to half the steps, and a mean told by one.
+    """
+    fastest = sorted(speeds, reverse=True)[: max(2, len(speeds) - 1)]
+    return len(fastest) / sum(1 / speed for speed in fastest)
 
 
 def utilisation(plan: PlanConfig, flops_per_token: float, tokens_per_second: float) -> float:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SAMPLE_TOKENS = 160
 ROUTING_EVERY = 10
 """On a GPU reading the routing figures makes the host wait, so only some steps have them."""
+LEAST_MEASURED_STEPS = 4
 MOST_SKIPPED_STEPS = 8
 """So many steps in a row with nothing to learn from are no bad batch but a broken model."""
 
@@ -207,6 +208,8 @@ def _steps(job: Job) -> None:
         else:
             longest = max(longest, seconds)
             job.seconds += seconds
+            if job.step == 1:
+                job.first_step_seconds = seconds
             job.waited += job.loader.waited - waited
             # What is written must be complete in time, so it is begun earlier by what a step and the writing take.
             unsaved, writing = time.monotonic() - saved_at, job.writer.seconds
@@ -350,9 +353,9 @@ def _agreed(job: Job, total: float, used: int, *, due: bool) -> Agreed:
 
 
 def _has_measured(job: Job) -> bool:
-    """Whether a run that only measures is done: two steps at least, for the first one is not like the others."""
+    """Whether a run that only measures is done. The first step is not like the others: it may compile."""
     limit = job.config.training.measure_seconds
-    return 0 < limit <= job.seconds and job.step > 1
+    return 0 < limit <= job.seconds - job.first_step_seconds and job.step >= LEAST_MEASURED_STEPS
 
 
 def _gradient_norm(job: Job) -> float | None:

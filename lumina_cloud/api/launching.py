@@ -17,7 +17,7 @@ from lumina_cloud.ledger import RunRecord
 from lumina_cloud.planner import plan as planner
 from lumina_cloud.runs import caps, keeping, machines, offers, workloads
 from lumina_cloud.runs import terms as run_terms
-from lumina_cloud.runs.drift import ON_DRIFT, OnDrift
+from lumina_cloud.runs.drift import MEASURES, ON_DRIFT, OnDrift
 from lumina_cloud.runs.states import RESUMABLE, next_run_state
 from lumina_cloud.runs.terms import Terms
 from lumina_cloud.runs.workloads import WorkloadRequest
@@ -359,12 +359,13 @@ def begin(session: Session, prepared: Prepared, intent: str = "") -> RunRecord:
         state="planned",
         reason="",
         config_json=config.to_json(),
-        plan_id=prepared.planned.document.plan,
+        # A probe's plan is kept nowhere: launched again, as the last plan is, it would be a run that keeps nothing.
+        plan_id=None if config.training.measure_seconds else prepared.planned.document.plan,
         provider=machine.provider,
         gpu=machine.gpu.name,
         count=machine.count,
         usd_per_hour=machine.usd_per_hour,
-        planned={**_planned_figures(row), "on_drift": prepared.purpose.on_drift},
+        planned={**_planned_figures(row), "on_drift": prepared.purpose.on_drift, MEASURES: config.training.measure_seconds > 0},
         usd_cap=prepared.cap.usd,
         seconds_cap=prepared.cap.seconds,
         data_path=source if Path(source).is_absolute() else None,

@@ -181,16 +181,14 @@ class Lumina(Reader):
 
         Raises UsageError where nothing is recommended, and what `prepare` raises.
         """
-        from lumina_cloud.api import planning, probing, probing_there
+        from lumina_cloud.api import probing, probing_there
         from lumina_cloud.runs.terms import Terms
 
         row = probing.row_to_probe(planned.plan)
         if row.machine.provider == "local":
             return None
         with self._about_to_rent():
-            prepared = probing_there.prepare(self.session, request, row, terms or Terms(), max_cost=max_cost, look=self.look)
-        planning.keep(self.session, prepared.planned)
-        return prepared
+            return probing_there.prepare(self.session, request, row, terms or Terms(), max_cost=max_cost, look=self.look)
 
     def probe(
         self,
@@ -204,14 +202,16 @@ class Lumina(Reader):
     ) -> Planned:
         """Plan again by what a probe measured: on this computer now, or in the run of a prepared probe, which has ended.
 
-        Raises UsageError for a run that measured nothing, RefusedError without the trainer, ProviderError when the probe fails.
+        Raises RunFailed for a run that measured nothing, RefusedError without the trainer, ProviderError when the probe fails.
         """
         from lumina_cloud.api import planning, probing, probing_here, probing_there
+        from lumina_cloud.planner.plan import kind_of
 
         before = probing.row_to_probe(planned.plan)
         found = probing_here.probe(self.settings.home, before) if run is None else probing_there.require(self.ledger, run)
         where = probing_here.WHERE if run is None else f"on a rented {before.machine.count} x {before.machine.gpu.name} ({run.run_id})"
-        again = planning.make_plan(self.session, request, wanted, self.look if live else None, taught=taught)
+        probed = {kind_of(before.estimate.config, before.machine): found} if probing.is_believed(found, before.machine.provider) else {}
+        again = planning.make_plan(self.session, request, wanted, self.look if live else None, taught=taught, probed=probed)
         made = probing.told(again, before, found, where)
         planning.keep(self.session, made)
         return made

@@ -22,13 +22,15 @@ from lumina_cloud.runs import workloads
 from providers import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import date
 
     from lumina_cloud.api import market
+    from lumina_cloud.api.probing import Probe
     from lumina_cloud.api.session import Session
     from lumina_cloud.api.settings import Settings
     from lumina_cloud.planner.estimate import Interval, MoneyInterval
+    from lumina_cloud.planner.learning import Kind
     from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
     from providers.contract import OfferQuery
     from trainer.config import RunConfig
@@ -121,11 +123,13 @@ def make_plan(
     measure: bool = False,
     only: planner.Machine | None = None,
     taught: bool = True,
+    probed: Mapping[Kind, Probe] | None = None,
 ) -> Planned:
     """Plan, with `look` on live offers; `keep` writes it down. Raises UsageError, DataError, LedgerError.
 
     With `measure` this computer's processor is measured first, if it is asked for and was not yet: some seconds, once.
-    `only` is the one machine to plan on, where that is decided already. With `taught` finished runs refine the estimates.
+    `only` is the one machine to plan on, where that is decided already. With `taught` finished runs refine the estimates, and
+    earlier probes; `probed` has just been measured.
     """
     built = workloads.build(request)
     notes: list[str] = []
@@ -138,7 +142,9 @@ def make_plan(
         notes = _book_notes(session.settings, available, session.clock.now().date())
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
-    lessons = _lessons(session, built.configs, taught=taught)
+    lessons = _lessons(session, built.configs) if taught else Lessons()
+    if probed:
+        lessons = probing.Probed(lessons, probed)
     result = planner.plan(built.configs, available, built.fixed, lessons)
     document = _document(request, built, result, notes, named=wanted.gpu is not None)
     record = PlanRecord(
@@ -150,10 +156,10 @@ def make_plan(
     return Planned(document, result, built, record, lessons)
 
 
-def _lessons(session: Session, configs: Sequence[RunConfig], *, taught: bool) -> Lessons:
-    """Return what finished runs teach, where they may, and what probes of these workloads measured. Raises LedgerError."""
+def _lessons(session: Session, configs: Sequence[RunConfig]) -> Lessons:
+    """Return what finished runs teach, and what probes of these workloads measured. Raises LedgerError."""
     finished = teaching.finished(session.ledger)
-    lessons = teaching.lessons(session.ledger, finished) if taught else Lessons()
+    lessons = teaching.lessons(session.ledger, finished)
     since = session.clock.now() - timedelta(seconds=probing.KEPT_SECONDS)
     probes = {**probing_here.known(session.settings.home, configs), **teaching.probes(session.ledger, finished, configs, since)}
     return probing.Probed(lessons, probes) if probes else lessons

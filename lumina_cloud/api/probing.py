@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.planner.learning import SUSPECT, Lesson, Lessons, Shift
+from lumina_cloud.planner.learning import Lesson, Lessons, Shift
 from trainer.config import LayoutConfig, with_layout
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 WANTED_SECONDS = 30.0
 """Of steps, by the modelled speed."""
 MOST_SECONDS = 90.0
-"""Of steps, however slow the machine turns out to be; the first one may compile."""
+"""Of steps after the first one, which may compile, however slow the machine turns out to be."""
 LEAST_STEPS, MOST_STEPS = 12, 200
+LEAST_STEADY_STEPS = 3
+"""Steps after the first ones that a speed needs."""
 WARM_UP_SHARE, MOST_WARM_UP_STEPS = 0.25, 10
 """First steps that are left out of the speed."""
 MOST_ACCUMULATION = 4
@@ -41,8 +44,12 @@ KEPT_SECONDS = 30 * 86_400.0
 """A measurement that is older is made again: drivers, libraries and what else runs on a machine change."""
 LEARNED_AS = 50
 """Runs that a probe counts as: what it measured stands for what was modelled."""
-SPREAD = {"tokens_per_second": 0.08, "memory": 0.06, "overhead": 0.25, "loss": 0.0}
-"""Logarithms: the standard deviation of a whole run about its probe. `python -m tests.planner.probed` measures both."""
+SPREAD = {"tokens_per_second": 0.08, "memory": 0.06, "start": 0.25}
+"""Logarithms: the standard deviation of a whole run about its probe. `python -m tests.planner.probed` measures both on this computer."""
+SPREAD_THERE = {"tokens_per_second": 0.12, "memory": 0.08, "start": 0.4}
+"""The same where the next machine is another one of its kind."""
+BELIEVED = {"tokens_per_second": math.log(4), "memory": math.log(1.5)}
+"""How far a rented machine's word may be from the model, as a logarithm: beyond, it did something else, or says what is not so."""
 LAYOUT_FIELDS = frozenset(f.name for f in fields(LayoutConfig))
 
 
@@ -58,9 +65,9 @@ class Probe:
     usd: str
     steps: int
     overhead_seconds: float = 0.0
-    """Beside its steps: start, data, evaluation, saving; 0 where it is not known."""
+    """Beside its steps: start, text, evaluation; 0 where it is not known."""
     modelled_overhead_seconds: float = 0.0
-    """Of the same short run."""
+    """Of the same short run, which saves nothing: it says how soon a machine is at work, and no more."""
 
 
 class Probed(Lessons):
@@ -77,17 +84,23 @@ class Probed(Lessons):
         if pair is None:
             return self._lessons.of(figure, kind)
         measured, modelled = pair
-        shift = Shift(math.log(measured / modelled), LEARNED_AS, LEARNED_AS, SPREAD[figure])
-        return Lesson(((f"probe of this workload: {measured:,.4g} measured, {modelled:,.4g} modelled", shift),))
+        spread = (SPREAD if kind.provider == "local" else SPREAD_THERE)[figure]
+        shift = Shift(math.log(measured / modelled), LEARNED_AS, LEARNED_AS, spread)
+        return Lesson((("probe", shift),), f"{measured:,.4g} measured / {modelled:,.4g} modelled of this workload")
 
 
 def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
-    if figure == "tokens_per_second":
-        return probe.tokens_per_second, probe.modelled_tokens_per_second
-    if figure == "overhead":
-        pair = probe.overhead_seconds, probe.modelled_overhead_seconds
-        return pair if min(pair) > 0 else None
-    return (probe.peak_memory_gib, probe.modelled_memory_gib) if figure == "memory" else None
+    """Return what was measured and what was modelled of a figure, None for one that a probe says nothing of."""
+    match figure:
+        case "tokens_per_second":
+            return probe.tokens_per_second, probe.modelled_tokens_per_second
+        case "memory":
+            return probe.peak_memory_gib, probe.modelled_memory_gib
+        case "start":
+            pair = probe.overhead_seconds, probe.modelled_overhead_seconds
+            return pair if min(pair) > 0 else None
+        case _:
+            return None
 
 
 def shortened(config: RunConfig, tokens_per_second: float) -> RunConfig:
@@ -105,35 +118,45 @@ def shortened(config: RunConfig, tokens_per_second: float) -> RunConfig:
 
 
 def steady_speed(steps: Sequence[MetricRecord]) -> float | None:
-    """Return the tokens per second of a probe's steps once it is warm, None where they do not say it."""
-    warm_up = min(MOST_WARM_UP_STEPS, int(WARM_UP_SHARE * len(steps)))
-    if len(steps) <= warm_up + 1 or not all({"tokens", "seconds"} <= step.data.keys() for step in steps):
+    """Return the tokens per second of a probe's steps once it is warm, None where they do not say it.
+
+    The first step is never part of it. Steps of which each took its time and its tokens are asked for: the metrics of two machines,
+    one after the other, are no measurement.
+    """
+    warm_up = min(MOST_WARM_UP_STEPS, max(1, int(WARM_UP_SHARE * len(steps)))) - 1
+    said = [(step.data.get("tokens", 0.0), step.data.get("seconds", 0.0)) for step in steps[warm_up:]]
+    if len(said) < LEAST_STEADY_STEPS + 1:
         return None
-    first, last = steps[warm_up].data, steps[-1].data
-    tokens, seconds = last["tokens"] - first["tokens"], last["seconds"] - first["seconds"]
-    return untrusted.number(tokens / seconds, 1e-3, 1e9) if seconds > 0 and tokens > 0 else None
+    apart = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(said)]
+    if any(tokens <= 0 or seconds <= 0 for tokens, seconds in apart):
+        return None
+    return untrusted.number(sum(tokens for tokens, _ in apart) / sum(seconds for _, seconds in apart), 1e-3, 1e9)
 
 
 def measured(
-    steps: Sequence[MetricRecord], result: Mapping[str, Any], modelled: Mapping[str, float], *, seconds: float, usd: str
+    steps: Sequence[MetricRecord], result: Mapping[str, Any], modelled: Mapping[str, float], *, seconds: float | None, usd: str
 ) -> Probe | None:
-    """Return what a probe that took `seconds` of a machine says, None where it does not say it.
+    """Return what a probe says, None where it does not say it.
 
-    `modelled` is physics alone about the same short run: tokens per second, memory in GiB, overhead in hours.
+    `seconds` is what it took of its machine, None where that is not known of one machine alone. `modelled` is physics alone about the
+    same short run: tokens per second, memory in GiB, overhead in hours.
     """
+    last = result.get("steps", len(steps))
+    steps = [step for step in steps if step.step <= last]
     speed, peak = steady_speed(steps), untrusted.number(result.get("peak_memory_gib"), 1e-3, 1e5)
     said = {name: untrusted.number(modelled.get(name), 1e-9, 1e12) for name in ("tokens_per_second", "memory", "overhead")}
     if speed is None or peak is None or said["tokens_per_second"] is None or said["memory"] is None:
         return None
+    beside = 0.0 if seconds is None else max(0.0, seconds - steps[-1].data["tokens"] / speed)
     return Probe(
         tokens_per_second=speed,
         peak_memory_gib=peak,
         modelled_tokens_per_second=said["tokens_per_second"],
         modelled_memory_gib=said["memory"],
-        seconds=seconds,
+        seconds=seconds or 0.0,
         usd=usd,
         steps=len(steps),
-        overhead_seconds=max(0.0, seconds - steps[-1].data["tokens"] / speed),
+        overhead_seconds=beside,
         modelled_overhead_seconds=3600 * (said["overhead"] or 0.0),
     )
 
@@ -151,8 +174,10 @@ def same_workload(one: RunConfig, other: RunConfig) -> bool:
 
 
 def is_believed(found: Probe, provider: str) -> bool:
-    """Whether what was measured may be taken: a rented machine this far from the model did something else, or says what is not so."""
-    return provider == "local" or abs(math.log(found.tokens_per_second / found.modelled_tokens_per_second)) < SUSPECT
+    """Whether what was measured may be taken: this computer's word always, a rented machine's within what a model can be off by."""
+    off = {"tokens_per_second": found.tokens_per_second / found.modelled_tokens_per_second}
+    off["memory"] = found.peak_memory_gib / found.modelled_memory_gib
+    return provider == "local" or all(abs(math.log(ratio)) <= BELIEVED[figure] for figure, ratio in off.items())
 
 
 def row_to_probe(plan: Plan) -> Row:
@@ -179,8 +204,9 @@ def notes(found: Probe, where: str, before: Row, after: Row | None) -> Iterator[
     yield f"probed: {found.steps} real steps {where} in {found.seconds:.0f} s, which cost {money.show(money.usd(found.usd))}"
     if not is_believed(found, before.machine.provider):
         yield (
-            f"what it measured does not count: {found.tokens_per_second:,.4g} tokens/s where {found.modelled_tokens_per_second:,.4g} are "
-            "modelled is a fault of the machine, or of what it says of itself; a rehearsal's machines are this computer, and always so"
+            f"what it measured does not count: {found.tokens_per_second:,.0f} tokens/s and {found.peak_memory_gib:.2f} GiB, where "
+            f"{found.modelled_tokens_per_second:,.0f} and {found.modelled_memory_gib:.2f} are modelled; so far off, a machine did "
+            "something else, or says what is not so (a rehearsal's machines are this computer)"
         )
         return
     if after is None:
@@ -192,6 +218,8 @@ def notes(found: Probe, where: str, before: Row, after: Row | None) -> Iterator[
         f"memory {b.memory_gib.mid:.2f} to {a.memory_gib.mid:.2f} GiB; "
         f"hours {b.hours.mid:.3g} to {a.hours.mid:.3g}; cost {money.show(b.usd.mid)} to {money.show(a.usd.mid)}"
     )
+    if a.config.layout != b.config.layout:
+        yield "with these figures another layout is the faster one that fits: it was not itself measured"
 
 
 def _speed(row: Row) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api import launching, planning, probing, teaching
 from lumina_cloud.api.launching import Limits, Purpose
-from lumina_cloud.core.errors import UsageError
+from lumina_cloud.core import money
+from lumina_cloud.core.errors import RefusedError, RunFailed, UsageError
+from lumina_cloud.runs import caps
 
 if TYPE_CHECKING:
     from lumina_cloud.api.launching import Prepared
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from lumina_cloud.runs.terms import Terms
     from lumina_cloud.runs.workloads import WorkloadRequest
 
-MOST_USD = Decimal("0.50")
-"""What a probe may cost where nothing else is said."""
+LABEL = "probe"
+"""That costs can be shown by; what makes a run a probe is that it only measures."""
+MOST_USD = Decimal("0.99")
+"""The cap of a probe where nothing else is said: its plan's own high, and this at most."""
 _FIXED = ("micro_batch", "zero_stage", "checkpointing", "checkpoint_every", "offload", "expert_parallel", "compile")
 
 
@@ -36,17 +39,37 @@ def prepare(
 
     Raises what `launching.prepare` raises: RefusedError where the probe could cost more than its cap.
     """
-    short, machine = short_request(request, row), row.machine
-    wanted = planning.MachineFilter(machine.provider, machine.gpu.name, machine.count)
-    limits = Limits(max_cost=MOST_USD if max_cost is None else max_cost)
-    terms = replace(terms, interruptible=machine.interruptible)
-    return launching.prepare(session, short, wanted, limits, look=look, purpose=Purpose(labels=(teaching.PROBE,)), terms=terms)
+    if max_cost is not None and max_cost <= 0:
+        raise UsageError(f"--probe-cost is {money.text(max_cost)}, but must be above 0", "e.g. --probe-cost 0.50")
+    if request.init_from is not None:
+        raise UsageError(
+            "a probe on a rented machine would take the weights of --init-from along, and pay for their upload",
+            "plan without --probe, or a model of that shape without --init-from",
+        )
+    short = short_request(request, row)
+    wanted = planning.MachineFilter(row.machine.provider, row.machine.gpu.name, row.machine.count)
+    try:
+        made = launching.prepare(
+            session, short, wanted, Limits(max_cost=max_cost), look=look, purpose=Purpose(labels=(LABEL,)), terms=terms
+        )
+        if max_cost is None and made.cap.usd > MOST_USD:
+            usd, price = made.row.estimate.usd, made.row.machine.usd_per_hour
+            made = replace(made, cap=caps.Cap(MOST_USD, caps.seconds_for(MOST_USD, price)))
+            caps.refuse_beyond(made.cap, low=usd.low, mid=usd.mid, high=usd.high)
+    except RefusedError as error:
+        raise RefusedError(error.message, _in_words_of_plan(error.hint)) from error
+    return made
+
+
+def _in_words_of_plan(hint: str) -> str:
+    """Return what to type where `plan` was typed: its caps are a probe's, and its tokens are few already."""
+    return hint.replace("--max-cost", "--probe-cost").replace(", or train on less (--tokens)", "")
 
 
 def short_request(request: WorkloadRequest, row: Row) -> WorkloadRequest:
-    """Return the request for a few steps in the row's own layout.
+    """Return the request for a few steps in the row's own layout, on the text that every machine has.
 
-    The user's own text stays at home: how fast a machine is does not depend on what it reads, and an upload is paid for.
+    How fast a machine is does not depend on what it reads, an upload is paid for, and so is what a stream waits for.
     """
     config = row.estimate.config
     short = probing.shortened(config, dict(row.estimate.modelled)["tokens_per_second"])
@@ -63,14 +86,15 @@ def short_request(request: WorkloadRequest, row: Row) -> WorkloadRequest:
         unique_tokens=str(training.unique_tokens),
         epochs=None,
         global_batch=str(training.global_batch_tokens),
-        data="stdlib" if Path(config.data.source).is_absolute() else request.data,
+        data="stdlib",
         settings=tuple(settings.items()),
     )
 
 
 def require(ledger: Ledger, run: RunRecord) -> Probe:
-    """Return what the run of a probe measured. Raises UsageError for a run that did not get so far."""
+    """Return what the run of a probe measured. Raises RunFailed for one that did not get so far, or says nothing of it."""
     found = teaching.probe_of(ledger, run) if run.state == "succeeded" else None
-    if found is None:
-        raise UsageError(f"the probe {run.run_id} is {run.state}, and says nothing of speed", f"lumina results {run.run_id}")
-    return found
+    if found is not None:
+        return found
+    what = "came to its end, and does not say how fast it was" if run.state == "succeeded" else f"is {run.state}: nothing was measured"
+    raise RunFailed(f"the probe {run.run_id} {what}", f"lumina results {run.run_id} shows it; the same without --probe needs none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from lumina_cloud.api import probing
 from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.planner.learning import SUSPECT, Experience, Figure, Kind, Lessons
+from lumina_cloud.runs.drift import MEASURES
 from trainer.config import ConfigError, from_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lumina_cloud.ledger import ChargeRecord, Ledger, RunRecord
     from trainer.config import RunConfig
 
-PROBE = "probe"
-"""The label of a run that only measured: it speaks of its own workload alone, and its few steps are no plan that turned out."""
 NEWEST = 400
 """Runs that are looked at: what older ones would add is known by then."""
 FIGURES = ("seconds", "usd", "peak_memory_gib", "tokens_per_second", "loss")
@@ -36,7 +34,7 @@ def finished(ledger: Ledger) -> list[RunRecord]:
 def lessons(ledger: Ledger, runs: Sequence[RunRecord]) -> Lessons:
     """Return what finished runs teach. Raises LedgerError."""
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
-    return Lessons(experience(run, charges.get(run.run_id, [])) for run in runs if PROBE not in run.labels)
+    return Lessons(experience(run, charges.get(run.run_id, [])) for run in runs if not measures(run))
 
 
 def experience(run: RunRecord, charges: Sequence[ChargeRecord]) -> Experience:
@@ -76,32 +74,42 @@ def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Fig
 # --- probes that ran on rented machines ----------------------------------------------------------------------------------
 
 
+def measures(run: RunRecord) -> bool:
+    """Whether a run only measured: it speaks of its own workload alone, and its few steps are no plan that turned out."""
+    return bool(run.planned.get(MEASURES))
+
+
 def probes(ledger: Ledger, runs: Iterable[RunRecord], configs: Sequence[RunConfig], since: datetime) -> dict[Kind, Probe]:
     """Return what probes of these workloads measured since a moment, the newest of each kind of machine. Raises LedgerError."""
     made: dict[Kind, Probe] = {}
     for run in runs:
-        if PROBE in run.labels and run.created_at >= since and (pair := _probe_of_any(ledger, run, configs)) is not None:
-            made.setdefault(*pair)
+        if not measures(run) or run.created_at < since or kind_of(run) in made:
+            continue
+        found = _of_any(ledger, run, configs)
+        if found is not None and probing.is_believed(found, run.provider):
+            made[kind_of(run)] = found
     return made
 
 
-def _probe_of_any(ledger: Ledger, run: RunRecord, configs: Sequence[RunConfig]) -> tuple[Kind, Probe] | None:
+def kind_of(run: RunRecord) -> Kind:
+    """Return what a run's measurements speak of."""
+    return Kind(run.gpu, run.provider, run.count, f"{run.model} {run.arch}")
+
+
+def _of_any(ledger: Ledger, run: RunRecord, configs: Sequence[RunConfig]) -> Probe | None:
     try:
         config = from_json(run.config_json)
     except ConfigError:
         # Of a release with other settings: it is made again when asked for.
         return None
-    ways = [way for c in configs for way in (c, replace(c, training=replace(c.training, precision="fp32")))]
-    found = probe_of(ledger, run) if any(probing.same_workload(config, way) for way in ways) else None
-    if found is None or not probing.is_believed(found, run.provider):
-        return None
-    return Kind(run.gpu, run.provider, run.count, f"{run.model} {run.arch}"), found
+    return probe_of(ledger, run) if any(probing.same_workload(config, other) for other in configs) else None
 
 
 def probe_of(ledger: Ledger, run: RunRecord) -> Probe | None:
     """Return what a probe's run measured, None where it does not say it. Raises LedgerError."""
     billed = [c for c in ledger.charges(run.run_id) if c.counted and c.kind == "gpu"]
-    seconds = sum((c.until - c.since).total_seconds() for c in billed)
+    # A machine that never came up before it is no part of how soon one is at work.
+    seconds = (billed[0].until - billed[0].since).total_seconds() if len(billed) == 1 else None
     usd = money.text(ledger.spent(run.run_id))
     return probing.measured(ledger.metrics(run.run_id), run.result, run.planned.get("modelled", {}), seconds=seconds, usd=usd)
 
@@ -111,7 +119,7 @@ def probe_of(ledger: Ledger, run: RunRecord) -> Probe | None:
 
 def accuracy(ledger: Ledger) -> of_plans.AccuracyDocument:
     """Return predicted against actual, per figure, over all finished runs, newest first. Raises LedgerError."""
-    runs = [run for run in ledger.runs(("succeeded",)) if PROBE not in run.labels]
+    runs = [run for run in ledger.runs(("succeeded",)) if not measures(run)]
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
     rows = [row for run in runs for row in _rows(run, charges.get(run.run_id, []))]
     figures = [_summary(figure, [r for r in rows if r.figure == figure]) for figure in FIGURES]

@@ -46,7 +46,8 @@ def plan(
         bool, typer.Option("--probe", help="Measure a few real steps first, on the recommended machine: here, or rented for cents.")
     ] = False,
     probe_cost: Annotated[
-        str | None, typer.Option("--probe-cost", help="The most that a probe on a rented machine may cost, in dollars; 0.50 by itself.")
+        str | None,
+        typer.Option("--probe-cost", help="The most that a probe on a rented machine may cost, in dollars; at most 0.99 by itself."),
     ] = None,
     accept_unguarded: options.AcceptUnguarded = False,
     yes: options.Yes = False,

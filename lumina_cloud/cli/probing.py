@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from lumina_cloud.cli import output
 from lumina_cloud.core.errors import RunFailed, RunStopped
 
@@ -45,16 +43,15 @@ def probed(
 
 
 def _followed(lumina: Lumina, run_id: str) -> RunRecord:
-    """Return the run of a probe that came to its end; leave with the exit code that a launch would have where it did not."""
+    """Return the run of a probe that came to its end. Raises RunFailed or RunStopped for one that did not."""
     from lumina_cloud.api import views
     from lumina_cloud.cli.following import follow_run
 
     run = follow_run(lumina, run_id)
     if run.state == "succeeded":
         return run
-    output.tell(f"the probe {run_id} is {run.state}: {lumina.why_ended(run)}")
     if run.state == "failed" and (tail := views.log_tail(run)):
         output.tell(f"the end of its log ({run.folder}/log.txt):")
         output.tell(tail, quoted=True)
-    output.tell(f"next: lumina results {run_id}, or the same without --probe")
-    raise typer.Exit(RunFailed.exit_code if run.state == "failed" else RunStopped.exit_code)
+    kind = RunFailed if run.state == "failed" else RunStopped
+    raise kind(f"the probe {run_id} is {run.state}: {lumina.why_ended(run)}", f"lumina results {run_id}, or the same without --probe")

@@ -211,7 +211,11 @@ def launch(document: of_plans.DryRun) -> list[RenderableType]:
     )
     made.add_row("memory", f"{row.memory_gib.mid:.2f} GiB (up to {row.memory_gib.high:.2f}) of {row.usable_memory_gib:.1f}")
     made.add_row("time", _hours(row.hours))
-    if document.kept is not None:
+    if seconds := document.config["training"].get("measure_seconds"):
+        made.add_row(
+            "kept", f"nothing but figures: it measures for about {units.duration(seconds)}, and saves no checkpoint and no weights"
+        )
+    elif document.kept is not None:
         for what, words in _kept(document.kept):
             made.add_row(what, words)
     made.add_row("price", f"{_price(row.usd_per_hour)} an hour" + (", interruptible" if row.interruptible else ""))

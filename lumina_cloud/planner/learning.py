@@ -22,14 +22,14 @@ from lumina_cloud.planner.estimate import Interval
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Figure = Literal["tokens_per_second", "memory", "overhead", "loss"]
+Figure = Literal["tokens_per_second", "memory", "overhead", "start", "loss"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 PRIOR_RUNS = 1.0
 """Runs that the model itself is worth on each level."""
-WITHIN = {"tokens_per_second": 0.6, "memory": 0.4, "overhead": 1.2, "loss": 0.25}
+WITHIN = {"tokens_per_second": 0.6, "memory": 0.4, "overhead": 1.2, "start": 1.2, "loss": 0.25}
 """Logarithms: how far the model may be off before a single run is no longer believed."""
-LEAST_WIDTH = {"tokens_per_second": 0.08, "memory": 0.05, "overhead": 0.3, "loss": 0.04}
+LEAST_WIDTH = {"tokens_per_second": 0.08, "memory": 0.05, "overhead": 0.3, "start": 0.3, "loss": 0.04}
 """Logarithms to either side that runs alike differ by: within twice that of the median a run is kept; intervals do not narrow below."""
 SUSPECT = math.log(20)
 """A figure further from the model than this factor is a fault of the measurement, not of the model: it never counts."""
@@ -80,6 +80,8 @@ class Lesson:
     """What is learned of one figure on one kind of machine for one family: the three levels in turn."""
 
     levels: tuple[tuple[str, Shift], ...] = ()
+    probe: str = ""
+    """What a probe of this very workload measured, in words: it is the one level then, and no run's."""
 
     @property
     def factor(self) -> float:
@@ -179,11 +181,15 @@ def lines(lessons: Lessons, kind: Kind) -> list[str]:
         lesson = lessons.of(figure, kind)
         if not any(shift.seen for _, shift in lesson.levels):
             continue
+        what = figure.replace("_", " ")
+        if lesson.probe:
+            out.append(f"probe: {what} x {lesson.factor:.4f} = {lesson.probe}  [--no-ledger ignores it]")
+            continue
         steps = "; ".join(
             f"{name}: exp({shift.log:+.4f}) from {shift.kept} of {shift.seen} runs" for name, shift in lesson.levels if shift.seen
         )
         out.append(
-            f"ledger: {figure.replace('_', ' ')} x {lesson.factor:.4f} = {steps}  [sum of ln(measured / modelled) over "
+            f"ledger: {what} x {lesson.factor:.4f} = {steps}  [sum of ln(measured / modelled) over "
             f"({PRIOR_RUNS:g} + runs); runs far from the others are left out; --no-ledger ignores it]"
         )
     return out

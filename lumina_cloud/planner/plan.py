@@ -140,6 +140,7 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     )
     plain = duration(chosen.config, machine, chosen.throughput)
     time = _with_overhead(duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"))
+    time = _with_start(time, of("start").factor)
     usd, by_part = costs(chosen.config, machine, time.hours)
     loss = loss_law.loss(chosen.config)
     upper = chosen.memory.upper_gib * heavier
@@ -182,6 +183,17 @@ def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson:
     parts = time.expected
     expected = replace(parts, **{name: factor * value for name, value in vars(parts).items() if name != "training"})
     return replace(time, expected=expected, hours=Interval(*stretched))
+
+
+def _with_start(time: Duration, factor: float) -> Duration:
+    """Return a duration whose machine takes another time until its first steps run; the range keeps its proportions."""
+    if factor == 1:
+        return time
+    parts = time.expected
+    expected = replace(parts, start_up=factor * parts.start_up, warm_up=factor * parts.warm_up)
+    wider = expected.total / parts.total if parts.total else 1.0
+    h = time.hours
+    return replace(time, expected=expected, hours=Interval(wider * h.low, wider * h.mid, wider * h.high))
 
 
 # --- choosing ------------------------------------------------------------------------------------------------------------

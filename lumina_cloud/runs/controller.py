@@ -248,7 +248,7 @@ class Controller:
                 step=p.get("step", 0),
                 steps=p.get("steps", 0),
                 tokens=p.get("tokens", 0),
-                # The median of the last steps: one slow step is no drift.
+                # Of the last steps together: one slow step is no drift.
                 tokens_per_second=p.get("recent_tokens_per_second") or p.get("tokens_per_second", 0.0),
                 elapsed_seconds=(now - rental.intended_at).total_seconds(),
                 spent_usd=self.context.ledger.spent(run_id),

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 OnDrift = Literal["tell", "stop"]
 ON_DRIFT: tuple[OnDrift, ...] = get_args(OnDrift)
 
+MEASURES = "measures"
+"""Of a run's planned figures: it is a probe, and what it measures is what its plan will be held against."""
+
 LEAST_STEPS = 5
 """The first steps load kernels and fill caches: they say nothing of the rest."""
 LEAST_SHARE = 0.01
@@ -45,7 +48,7 @@ class Drift:
 
 def drift(planned: Mapping[str, Any], at: Standing) -> tuple[Drift, ...]:
     """Return in what a run goes beyond its plan: below the speed's low, above the time's or the cost's high. None while it is too early."""
-    if at.steps < 1 or at.tokens_per_second <= 0 or at.step < LEAST_STEPS:
+    if planned.get(MEASURES) or at.steps < 1 or at.tokens_per_second <= 0 or at.step < LEAST_STEPS:
         return ()
     done = at.step / at.steps
     if done < LEAST_SHARE and at.tokens / at.tokens_per_second < LEAST_SECONDS:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumina_cloud.api import probing, probing_here, probing_there, teaching
+from lumina_cloud.api import planning, probing, probing_here, probing_there, teaching
 from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.api.probing import KEPT_SECONDS, Probe
-from lumina_cloud.core.errors import UsageError
+from lumina_cloud.core.errors import RunFailed, UsageError
 from lumina_cloud.ledger import MetricRecord
 from lumina_cloud.planner.learning import Kind, Lessons
 from lumina_cloud.planner.plan import family_of
@@ -50,14 +50,20 @@ def lesson(home, config, figure="tokens_per_second"):
 
 def test_the_measured_speed_is_the_estimates(kept, config):
     learned = lesson(kept, config)
-    assert "2,000 measured, 1,000 modelled" in learned.levels[0][0]
+    assert "2,000 measured / 1,000 modelled" in learned.probe
     assert learned.factor == pytest.approx(2)
 
 
-def test_time_beside_the_steps_is_the_probe_s_too(kept, config):
-    assert lesson(kept, config, "overhead").factor == pytest.approx(1.5)
+def test_how_soon_a_machine_is_at_work_is_the_probe_s_too(kept, config):
+    assert lesson(kept, config, "start").factor == pytest.approx(1.5)
     probing_here.keep(kept, config, replace(FOUND, overhead_seconds=0.0))
-    assert not lesson(kept, config, "overhead").levels
+    assert not lesson(kept, config, "start").levels
+
+
+@pytest.mark.parametrize("figure", ["overhead", "loss"])
+def test_of_what_a_probe_does_not_do_it_says_nothing(kept, config, figure):
+    """It writes no checkpoint, brings nothing home, and a few steps tell no loss."""
+    assert not lesson(kept, config, figure).levels
 
 
 def test_another_workload_is_not_taken_for_it(kept, config):
@@ -86,13 +92,22 @@ def steps_of(seconds, tokens=1000):
     return [MetricRecord("p", n, {"tokens": n * tokens, "seconds": sum(seconds[:n]), "loss": 5.0}) for n in range(1, len(seconds) + 1)]
 
 
-@given(st.floats(0.0, 1e4), st.floats(1e-2, 1e2), st.integers(2, 60))
+@given(st.floats(1e-3, 1e4), st.floats(1e-2, 1e2), st.integers(4, 60))
 def test_a_first_step_that_compiles_is_no_part_of_the_speed(compiling, step, n):
     speed = probing.steady_speed(steps_of([compiling, *[step] * (n - 1)]))
     assert speed == pytest.approx(1000 / step, rel=1e-6)
 
 
-@pytest.mark.parametrize("said", [[], steps_of([1.0]), [MetricRecord("p", n, {"loss": 5.0}) for n in range(1, 9)], steps_of([0.0] * 9)])
+SAYS_NOTHING = {
+    "no step": [],
+    "too few": steps_of([95.0, 30.0, 30.0]),
+    "no seconds": [MetricRecord("p", n, {"loss": 5.0}) for n in range(1, 9)],
+    "no time passes": steps_of([0.0] * 9),
+    "two machines, one after the other": steps_of([2.0] * 45) + [replace(m, step=m.step + 45) for m in steps_of([0.5] * 55)],
+}
+
+
+@pytest.mark.parametrize("said", SAYS_NOTHING.values(), ids=SAYS_NOTHING)
 def test_steps_that_say_nothing_are_no_speed(said):
     assert probing.steady_speed(said) is None
 
@@ -117,10 +132,11 @@ def lumina(tmp_path, monkeypatch):
         yield opened
 
 
-def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, state="succeeded", labels=(teaching.PROBE,), **changes):
+def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, state="succeeded", measures=True, peak=5.0):
     """A probe's run as the ledger keeps it: 20 steps of 1,000 tokens in a rental of 300 s."""
     now = lumina.clock.now()
     modelled = {"tokens_per_second": 1_000_000.0, "memory": 4.0, "overhead": 0.05}
+    result = {"loss_last": 5.0, "steps": 20, "tokens_per_second": speed} | ({} if peak is None else {"peak_memory_gib": peak})
     run = a_run(
         run_id,
         created_at=now,
@@ -128,10 +144,9 @@ def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, st
         config_json=config.to_json(),
         provider="vastai",
         gpu="RTX4090",
-        planned={"modelled": modelled},
-        result={"peak_memory_gib": 5.0},
-        labels=list(labels),
-        **changes,
+        planned={"modelled": modelled, "loss": {"low": 1.0, "mid": 2.0, "high": 3.0}, "measures": measures},
+        result=result,
+        labels=[probing_there.LABEL],
     )
     with lumina.ledger.transaction() as tx:
         tx.add_run(run)
@@ -174,19 +189,58 @@ def test_a_probe_speaks_of_its_own_workload_and_kind_of_machine_alone(lumina, co
     ("why", "changes"),
     [
         ("it failed", {"state": "failed"}),
-        ("it is a run like any other", {"labels": ()}),
-        ("a hundred times too fast", {"speed": 1e8}),
-        ("a hundred times too slow", {"speed": 1e4}),
-        ("no peak", {"result": {}}),
+        ("it is a run like any other, whatever its label", {"measures": False}),
+        ("five times too fast", {"speed": 5e6}),
+        ("five times too slow", {"speed": 2e5}),
+        ("next to no memory", {"peak": 0.001}),
+        ("twice the memory", {"peak": 8.0}),
+        ("no peak", {"peak": None}),
     ],
 )
 def test_what_is_no_measurement_counts_for_nothing(lumina, config, why, changes):
-    result = changes.pop("result", None)
-    run = ended_probe(lumina, probing.shortened(config, 1e6), **changes)
-    if result is not None:
-        with lumina.ledger.transaction() as tx:
-            tx.update_run(run.run_id, result=result)
+    ended_probe(lumina, probing.shortened(config, 1e6), **changes)
     assert probes(lumina, config) == {}, why
+
+
+def test_a_probe_in_another_precision_says_nothing_of_this_one(lumina, config):
+    other = replace(config, training=replace(config.training, precision="fp32"))
+    ended_probe(lumina, probing.shortened(other, 1e6))
+    assert probes(lumina, config) == {}
+    assert probes(lumina, other)
+
+
+def test_a_machine_that_never_came_up_before_it_is_no_part_of_how_soon_one_is_at_work(lumina, config):
+    run = ended_probe(lumina, probing.shortened(config, 1e6))
+    with lumina.ledger.transaction() as tx:
+        tx.put_charge(replace(a_charge(run.run_id, usd="0.06", n=2), until=lumina.clock.now()))
+    found = probes(lumina, config)[THERE]
+    assert (found.overhead_seconds, found.usd) == (0.0, "0.09")
+    assert found.tokens_per_second == pytest.approx(2_000_000)
+
+
+def test_a_probe_moves_the_start_and_leaves_what_it_does_not_do(lumina, config):
+    request, where = WorkloadRequest("debug200m", tokens="50M"), MachineFilter("vastai", "4090", 1)
+    other = preset("debug200m", "dense")
+    before = lumina.plan(request, where).plan.recommendation.row.estimate
+    kind = replace(THERE, family="debug200m dense")
+    quick = replace(FOUND, overhead_seconds=1.0, modelled_overhead_seconds=10.0, modelled_tokens_per_second=2000.0)
+    after = planning.make_plan(lumina.session, request, where, probed={kind: quick}).plan.recommendation.row.estimate
+    assert family_of(other) == kind.family
+    assert after.parts.start_up == pytest.approx(0.1 * before.parts.start_up)
+    for part in ("checkpoints", "transfer", "data", "evaluation"):
+        assert getattr(after.parts, part) == getattr(before.parts, part)
+    assert after.hours.low <= after.hours.mid <= after.hours.high < before.hours.high
+
+
+def test_without_the_ledger_no_earlier_probe_counts(lumina, config):
+    ended_probe(lumina, probing.shortened(config, 1e6))
+    where = MachineFilter("vastai", "4090", 1)
+    assert lumina.plan(WorkloadRequest("debug"), where, taught=False).plan.rows[0].estimate.basis == "modelled"
+    taught = lumina.plan(WorkloadRequest("debug"), where)
+    assert taught.plan.rows[0].estimate.basis == "measured"
+    said = "\n".join(planning.explanation(taught))
+    assert "probe: tokens per second x 2.0000" in said
+    assert "runs far from" not in said
 
 
 def test_the_newest_probe_of_a_machine_counts(lumina, config):
@@ -203,11 +257,11 @@ def test_a_plan_says_what_a_probe_cost_and_changed_and_one_that_cannot_be_says_s
     assert "20 real steps on a rented 1 x RTX4090 (debug-dense-p) in 300 s, which cost $0.03" in first
     assert second.startswith("the probe changed: tokens/s ")
     assert lumina.ledger.last_plan().plan_id == again.document.plan
-    absurd = ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-q", speed=1e8)
+    absurd = ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-q", speed=1e7)
     told = lumina.probe(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1), planned, absurd)
     assert "does not count" in told.document.notes[1]
     failed = ended_probe(lumina, probing.shortened(config, 1e6), run_id="debug-dense-r", state="failed")
-    with pytest.raises(UsageError, match="says nothing of speed"):
+    with pytest.raises(RunFailed, match="nothing was measured"):
         lumina.probe(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1), planned, failed)
 
 
@@ -219,6 +273,7 @@ def test_a_probe_s_request_is_its_plan_s_row_in_short_and_takes_no_text_along(lu
     short = probing_there.short_request(request, row)
     (config,) = workloads.build(short).configs
     assert config.data.source == "stdlib"
+    assert config.init_from is None
     assert probing.same_workload(config, row.estimate.config)
     assert (config.training.trackers, config.training.measure_seconds) == ("", probing.MOST_SECONDS)
     assert config.layout.micro_batch == row.estimate.config.layout.micro_batch

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -68,7 +69,11 @@ def test_a_probe_on_a_rented_machine_costs_cents_changes_the_plan_and_leaves_not
     assert "--yes" in nobody.stderr
     dear = sandbox(*PROBE, "--probe-cost", "0.001", "--yes", "--json")
     assert dear.returncode == 4, dear.stderr
+    assert "--probe-cost" in dear.stderr and "--max-cost" not in dear.stderr
     assert sandbox.status()["instances"] == []
+    # What was not agreed to is not what `lumina launch` then takes.
+    launched = json.loads(sandbox("launch", "--provider", "vastai", "--gpu", "4090", "--dry-run", "--json").stdout)
+    assert launched["config"]["training"]["measure_seconds"] == 0
     before = one_4090(sandbox(*PROBE[:-1], "--json"))
     done = sandbox(*PROBE, "--yes", "--json", timeout=500)
     assert done.returncode == 0, done.stderr
@@ -82,6 +87,7 @@ def test_a_probe_on_a_rented_machine_costs_cents_changes_the_plan_and_leaves_not
     assert 0 < sandbox.spent() < Decimal("0.50")
     results = json.loads(sandbox("results", "last", "--json").stdout)
     assert results["state"] == "succeeded"
+    assert not (Path(results["folder"]) / "checkpoints").exists() and not (Path(results["folder"]) / "model.safetensors").exists()
 
 
 def test_a_probe_whose_command_was_killed_counts_in_the_next_plan(sandbox):

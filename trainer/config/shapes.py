@@ -147,7 +147,8 @@ class TrainingConfig:
     checkpoint_minutes: float = 15.0
     """A crash loses at most this much: a checkpoint is complete at least this often, where writing is quick at each tenth of the run."""
     measure_seconds: float = 0.0
-    """Above 0, a run that only measures: it ends after so long of steps, if its tokens last, and leaves no checkpoint and no weights."""
+    """Above 0, a run that only measures: it ends when so long has passed since its first step, after four steps at least, if its tokens
+    last, and leaves no checkpoint and no weights."""
     keep_last: int = 2
     """How many checkpoints are kept; older ones are removed when a newer one is complete."""
     optimizer: Optimizer = "adamw"

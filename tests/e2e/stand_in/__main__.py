@@ -33,7 +33,8 @@ def main():
     print(f"began {time.time():.3f} {step}", flush=True)
     if os.environ.get("HANG_AFTER") or (Path("data") / "hang").exists():
         time.sleep(3600)
-    while step < steps:
+    most = training.get("measure_seconds")
+    while step < steps and not (most and step >= 4 and (step - 1) * STEP_SECONDS >= most):
         step += 1
         time.sleep(STEP_SECONDS)
         loss = loss_of(step)
@@ -41,18 +42,22 @@ def main():
         with (out / "metrics.jsonl").open("a") as metrics:
             metrics.write(json.dumps({**figures, "lr": 1e-3, "seconds": step * STEP_SECONDS}) + "\n")
         write(out / "heartbeat.json", {"phase": "training", "steps": steps, **figures})
-        if asked or step % max(1, steps // 10) == 0:
+        if not most and (asked or step % max(1, steps // 10) == 0):
             save(out / "checkpoints", step)
         if asked:
             sys.exit(75)
-    (out / "model.safetensors").write_bytes(b"weights" * 1000)
+    if not most:
+        (out / "model.safetensors").write_bytes(b"weights" * 1000)
     result = {
         "loss_first": loss_of(0),
         "loss_last": loss_of(steps),
         "perplexity": math.exp(loss_of(steps)),
         "seconds": steps * STEP_SECONDS,
     }
-    write(out / "result.json", {**result, "tokens": steps * training["global_batch_tokens"], "device": "stand-in", "peak_memory_gib": 3.0})
+    write(
+        out / "result.json",
+        {**result, "tokens": steps * training["global_batch_tokens"], "device": "stand-in", "peak_memory_gib": 3.0, "steps": step},
+    )
     write(out / "heartbeat.json", {"phase": "done", "step": steps, "steps": steps})
 
 
