@@ -225,7 +225,7 @@ def measure() -> dict[str, Any]:
         "bf16": _beside_peer("dense", small, "bfloat16"),
         "fp32_32k": _beside_peer("dense", large, "float32"),
         "bf16_32k": _beside_peer("dense", large, "bfloat16"),
-        "compiled": _beside_peer("dense", small, "float32", compiled=True) if _has_compiler() else None,
+        "compiled": _beside_peer("dense", small, "float32", compiled=True) if has_compiler() else None,
     }
     counted = Shape(vocab=512, d_model=64, n_heads=4, n_kv_heads=2, d_ff=96, seq_len=32, micro_batch=2)
     return {
@@ -257,7 +257,7 @@ def _beside_own(arch: Arch, other: Arch, shape: Shape) -> float:
     return ratio(step_of(arch, shape, "float32"), step_of(other, shape, "float32"))
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
     """Whether `torch.compile` can make code here: on a CPU it needs a C++ compiler."""
     return torch.cuda.is_available() or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 

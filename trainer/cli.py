@@ -162,12 +162,13 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from trainer import bench, performance
+    from trainer import bench, performance, step_profile
 
     if options.gpu is not None:
         _bench_gpu(options.gpu)
     elif options.page is not None:
         figures = {**bench.measure(), "seconds_to_first_step": performance.seconds_to_first_step()}
+        figures["profiles"] = step_profile.profiles(compiled=bench.has_compiler())
         options.page.write_text(performance.page(figures, performance.gpu_figures(options.page.parent)), encoding="utf-8")
     else:
         figures = bench.measure()

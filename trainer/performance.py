@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainer import step_profile
 from trainer.config import preset, with_layout
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def page(figures: dict[str, Any], on_gpu: dict[str, Any] | None = None) -> str:
         f"Matrix products, attention among them, take {figures['matmul_share']:.0%} of a dense fp32 step: what is left is all that other",
         "code could gain.",
         "",
+        *([*step_profile.section(figures["profiles"]), ""] if "profiles" in figures else []),
         *(_on_gpu(on_gpu) if on_gpu else ["No GPU was at hand: `python -m trainer bench --gpu docs/performance-gpu.json` measures one."]),
     ]
     return "\n".join(lines).rstrip() + "\n"

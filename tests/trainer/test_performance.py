@@ -1,6 +1,9 @@
 """The page of performance holds each figure against what it is to be, and says which are not reached."""
 
+import torch
+
 from trainer.performance import BARS, page
+from trainer.step_profile import KINDS, REST, profile
 
 FIGURES = {
     "dense_over_transformers": {"fp32": 1.2, "bf16": 1.1, "fp32_32k": 1.0, "bf16_32k": 1.3, "compiled": None},
@@ -17,3 +20,26 @@ def test_what_is_not_reached_is_said():
     assert [line.split(" | ")[1] for line in missed] == ["1", "1.39", "0.71"]
     assert sum("not measured: no compiler" in line for line in lines) == 1
     assert "take 80% of a dense fp32 step" in page(FIGURES)
+
+
+def test_a_profile_says_what_could_be_reached_at_most():
+    spent = {"matrix products": 80.0, "attention": 10.0, "optimizer": 10.0}
+    found = {"fp32": {"ours": {**spent, REST: 5.0}, "theirs": {**spent, REST: 10.0}}}
+    lines = page({**FIGURES, "profiles": found}).splitlines()
+    assert "| fp32 | ours | 80 | 10 | 10 | 5 | 105 | 1.10 |" in lines
+    assert "| fp32 | `transformers` | 80 | 10 | 10 | 10 | 110 |  |" in lines
+
+
+def test_a_profile_counts_every_operator_once_and_products_among_them():
+    weights = torch.ones(256, 256, requires_grad=True)
+    optimizer = torch.optim.AdamW([weights], fused=True)
+
+    def step():
+        loss = (weights @ weights).exp().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    spent = profile(step)
+    assert set(spent) == {*KINDS, REST}
+    assert min(spent["matrix products"], spent["optimizer"], spent[REST]) > 0 == spent["attention"]
