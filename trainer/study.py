@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from trainer.config import Arch
     from trainer.model import Model
 
-BATCH, SEQ_LEN, VOCAB = 16, 128, 512
-TOKENS = 488 * BATCH * SEQ_LEN
-"""About a million, in whole steps: at equal FLOPs and time the dense model's runs are then those at equal tokens."""
+TOKENS, BATCH, SEQ_LEN, VOCAB = 1_000_000, 16, 128, 512
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (1e-3, 2e-3, 4e-3)
 EVALUATIONS = 10
@@ -101,10 +99,12 @@ def study(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     _prepare(folder)
     started = time.monotonic()
-    grid = {v: [Run(v, TOKENS, lr, SEEDS[0]) for lr in LEARNING_RATES] for v in VARIANTS}
+    # In whole steps, so that the dense model's runs at equal FLOPs and time are those at equal tokens.
+    tokens = _whole_steps(TOKENS)
+    grid = {v: [Run(v, tokens, lr, SEEDS[0]) for lr in LEARNING_RATES] for v in VARIANTS}
     done = _all([run for runs in grid.values() for run in runs], folder, say)
     best = {v: min(runs, key=lambda run: _last(done[run])).lr for v, runs in grid.items()}
-    equal_tokens = {v: [Run(v, TOKENS, best[v], seed) for seed in SEEDS] for v in VARIANTS}
+    equal_tokens = {v: [Run(v, tokens, best[v], seed) for seed in SEEDS] for v in VARIANTS}
     done |= _all([run for runs in equal_tokens.values() for run in runs], folder, say)
     speed = {v: median(done[run]["tokens"] / done[run]["seconds"] for run in equal_tokens[v]) for v in VARIANTS}
     flops = {v: count_flops(v.model(), SEQ_LEN).train for v in VARIANTS}
