@@ -19,7 +19,13 @@ KINDS: dict[str, tuple[str, ...]] = {
 """By the beginnings of their operators' names; everything else is norms, rotation, activation, loss, copies, and what finds them."""
 REST = "everything else"
 STEPS = 3
-CASES = (("fp32", "float32", False), ("bf16", "bfloat16", False), ("compiled, fp32", "float32", True))
+SMALL, LARGE = Shape(), Shape(vocab=32_000)
+CASES = (
+    ("fp32", SMALL, "float32", False),
+    ("bf16", SMALL, "bfloat16", False),
+    ("fp32, vocabulary 32,000", LARGE, "float32", False),
+    ("compiled, fp32", SMALL, "float32", True),
+)
 
 
 def profile(step: Callable[[], torch.Tensor]) -> dict[str, float]:
@@ -40,11 +46,10 @@ def profile(step: Callable[[], torch.Tensor]) -> dict[str, float]:
 def profiles(*, compiled: bool) -> dict[str, dict[str, dict[str, float]]]:
     """Return the profile of ours and of `transformers`' dense step by case; ours compiled is beside its eager one."""
     found = {}
-    for case, dtype, compiling in CASES:
-        if compiling and not compiled:
-            continue
-        theirs = make_peer_step("dense", Shape(), dtype)
-        found[case] = {"ours": profile(step_of("dense", Shape(), dtype, compiled=compiling)), "theirs": profile(theirs)}
+    for case, shape, dtype, compiling in CASES:
+        if compiled or not compiling:
+            ours = step_of("dense", shape, dtype, compiled=compiling)
+            found[case] = {"ours": profile(ours), "theirs": profile(make_peer_step("dense", shape, dtype))}
     return found
 
 

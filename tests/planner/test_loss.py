@@ -73,3 +73,13 @@ def test_experts_may_help_and_depth_routing_may_hurt():
     assert found["moe"].high == pytest.approx(found["dense"].high, abs=0.01)
     assert found["mod"].high > found["dense"].high
     assert found["mod"].low == pytest.approx(found["dense"].low, abs=0.01)
+
+
+@pytest.mark.parametrize("arch", ["mod", "hybrid"])
+def test_every_second_block_routed_is_expected_nearer_to_dense_than_every_block(arch):
+    dense = loss(preset("b1", "dense" if arch == "mod" else "moe"))
+    paper, published = (loss(preset("b1", arch, recipe)) for recipe in ("paper", "published"))
+    assert dense.mid < paper.mid < published.mid
+    assert published.mid - paper.mid > paper.mid - dense.mid
+    for found in (paper, published):
+        assert found.low <= found.mid <= found.high
