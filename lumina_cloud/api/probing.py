@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.plan import Plan, Row
     from trainer.config import RunConfig
 
-WANTED_SECONDS = 30.0
-"""Of steps, by the modelled speed."""
+WANTED_SECONDS, STEP_SECONDS = 40.0, 4.0
+"""Of steps, and of one of them, by the modelled speed."""
 MOST_SECONDS = 90.0
 """Of steps after the first one, which may compile, however slow the machine turns out to be."""
-LEAST_STEPS, MOST_STEPS = 12, 200
+LEAST_STEPS, MOST_STEPS = 8, 200
 LEAST_STEADY_STEPS = 3
 """Steps after the first ones that a speed needs."""
 WARM_UP_SHARE, MOST_WARM_UP_STEPS = 0.25, 10
 """First steps that are left out of the speed."""
-MOST_ACCUMULATION = 4
-"""Micro batches of a probed step: memory is the same from two on, and many short steps tell more than one long one."""
+LEAST_ACCUMULATION = 4
+"""Micro batches of a probed step, where its run has so many: fewer would have another share of what comes once a step, the optimizer and
+what is written down. With more, a step takes `STEP_SECONDS`; memory is the same from two on."""
 KEPT_SECONDS = 30 * 86_400.0
 """A measurement that is older is made again: drivers, libraries and what else runs on a machine change."""
 LEARNED_AS = 50
@@ -106,8 +107,9 @@ def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
 def shortened(config: RunConfig, tokens_per_second: float) -> RunConfig:
     """Return the configuration with few, short steps that leave nothing: its model, sequence, micro batch and all else as they are."""
     layout, training = config.layout, config.training
-    accumulation = min(layout.grad_accum, MOST_ACCUMULATION)
-    batch = layout.micro_batch * layout.n_gpus * training.seq_len * accumulation
+    one_pass = layout.micro_batch * layout.n_gpus * training.seq_len
+    accumulation = min(layout.grad_accum, max(LEAST_ACCUMULATION, round(STEP_SECONDS * tokens_per_second / one_pass)))
+    batch = one_pass * accumulation
     steps = max(LEAST_STEPS, min(MOST_STEPS, round(WANTED_SECONDS * tokens_per_second / batch)))
     tokens = steps * batch
     short = replace(training, global_batch_tokens=batch, tokens=tokens, unique_tokens=min(training.unique_tokens, tokens))
