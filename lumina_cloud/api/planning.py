@@ -146,7 +146,7 @@ def make_plan(
     if probed:
         lessons = probing.Probed(lessons, probed)
     result = planner.plan(built.configs, available, built.fixed, lessons)
-    document = _document(request, built, result, notes, named=wanted.gpu is not None)
+    document = _document(request, built, result, notes, lessons, named=wanted.gpu is not None)
     record = PlanRecord(
         plan_id=document.plan,
         created_at=session.clock.now(),
@@ -257,13 +257,15 @@ def no_price(wanted: MachineFilter) -> UsageError:
 # --- documents -----------------------------------------------------------------------------------------------------------
 
 
-def _document(request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str], *, named: bool) -> of_plans.PlanDocument:
+def _document(
+    request: WorkloadRequest, built: Workloads, result: planner.Plan, notes: list[str], lessons: Lessons, *, named: bool
+) -> of_plans.PlanDocument:
     best = result.recommendation
     return of_plans.PlanDocument(
         plan=f"p-{short_id(6)}",
         workloads=[workload(config) for config in built.configs],
         rows=[row(r) for r in result.rows],
-        recipes=[_recipe(r) for r in recipes.recipes(built.configs, result, built.fixed)],
+        recipes=[_recipe(r) for r in recipes.recipes(built.configs, result, built.fixed, lessons)],
         published=[
             of_plans.Published(
                 model=p.model,

@@ -105,7 +105,10 @@ def status(json: options.Json = False, debug: options.Debug = False) -> None:
         for one in document["instances"]:
             cells = [untrusted.line(str(one[key])) for key in ("provider", "id", "state", "tag")]
             made.add_row(*cells, f"${one['usd_billed']}")
-        output.show(made, tables.next_step("lumina costs --check --sandbox"))
+        if document["instances"]:
+            output.show(made, tables.next_step("lumina costs --check --sandbox"))
+        else:
+            output.show("no machine was ever rented in it", tables.next_step("lumina plan debug --live --sandbox"))
 
 
 @app.command("faults")

@@ -69,13 +69,12 @@ def plan(document: of_plans.PlanDocument, *, width: int) -> list[RenderableType]
 def _answer(document: of_plans.PlanDocument) -> Text:
     best = document.recommendation
     if best is None:
-        text = Text("no machine that was priced can train this", style="bold red")
+        text = Text.assemble(("no machine that was priced can train this", "bold red"))
         for line in document.refused[:6]:
             text.append(f"\n· {line}", style="dim")
         return text
-    text = Text("take ", style="bold")
-    text.append(f"{best.count} x {best.gpu} at {best.provider}", style="bold green")
-    text.append(f" for {best.model} {best.arch}: {_money(best.usd)}, {_hours(best.hours)}")
+    text = Text.assemble(("take ", "bold"), (f"{best.count} x {best.gpu} at {best.provider}", "bold green"))
+    text.append(f" for {best.model} {best.arch}: {_money(best.usd)}, {_hours(best.hours)}", style="bold")
     text.append(f"\n{best.reason}", style="dim")
     for line in document.refused[:REFUSED]:
         text.append(f"\n· not {line}", style="dim")

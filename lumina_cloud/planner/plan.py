@@ -62,13 +62,14 @@ class Plan:
     refused: tuple[str, ...]
 
 
-def estimate(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozenset()) -> Estimate:
-    """Estimate `config` on `machine` in the fastest layout that fits. `fixed` names layout fields to leave as they are.
+def estimate(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozenset(), lessons: Lessons | None = None) -> Estimate:
+    """Estimate `config` on `machine` in the fastest layout that fits. `fixed` names layout fields to leave as they are, `lessons` is what
+    finished runs teach.
 
     Raises UsageError when the workload cannot be laid out on that machine at all.
     """
     try:
-        return _estimate(config, machine, fixed)
+        return _estimate(config, machine, fixed, lessons)
     except NoLayout as error:
         raise UsageError(f"{_name(machine)}: {error}", _LAYOUT_HINT) from error
 

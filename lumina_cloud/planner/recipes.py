@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lumina_cloud.planner.estimate import Estimate, Machine
+    from lumina_cloud.planner.learning import Lessons
     from lumina_cloud.planner.plan import Plan
     from trainer.config import RunConfig
 
@@ -31,8 +32,13 @@ class RecipeRow:
     estimate: Estimate
 
 
-def recipes(configs: Sequence[RunConfig], plan: Plan, fixed: frozenset[str] = frozenset()) -> tuple[RecipeRow, ...]:
-    """Return every recipe of the depth-routed workloads among `configs`, each on the machine that its plan puts first."""
+def recipes(
+    configs: Sequence[RunConfig], plan: Plan, fixed: frozenset[str] = frozenset(), lessons: Lessons | None = None
+) -> tuple[RecipeRow, ...]:
+    """Return every recipe of the depth-routed workloads among `configs`, each on the machine that its plan puts first.
+
+    `lessons` are the plan's, so that the recipe that it was asked for has its figures here too.
+    """
     found = []
     for config in configs:
         # Weights that are there already were trained in one way, and go on in it.
@@ -43,7 +49,7 @@ def recipes(configs: Sequence[RunConfig], plan: Plan, fixed: frozenset[str] = fr
         for recipe in RECIPES:
             routed = with_recipe(config, recipe)
             try:
-                what = estimate(routed, machine, fixed)
+                what = estimate(routed, machine, fixed, lessons)
             except UsageError:
                 continue
             model = routed.model

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import pytest
 
 from lumina_cloud.catalog import gpus
+from lumina_cloud.planner.learning import Experience, Lessons
 from lumina_cloud.planner.plan import Machine, plan
 from lumina_cloud.planner.recipes import flops_saved, recipes
 from trainer.config import preset
@@ -28,6 +30,15 @@ def test_both_recipes_of_routed_architectures_only(machine):
 def test_the_published_recipe_is_shown_when_it_was_chosen_too(machine):
     configs = [preset("debug", "mod", "published")]
     assert [r.recipe for r in recipes(configs, plan(configs, [machine]))] == ["paper", "published"]
+
+
+def test_the_recipe_that_was_asked_for_has_the_plan_s_own_figures_also_after_runs_taught_it(machine):
+    configs = [preset("debug", "mod")]
+    lessons = Lessons([Experience("cpu", "local", "debug mod", (("tokens_per_second", math.log(0.7)),))] * 20)
+    made = plan(configs, [machine], frozenset(), lessons)
+    paper = recipes(configs, made, frozenset(), lessons)[0]
+    assert paper.estimate == made.rows[0].estimate
+    assert paper.estimate.basis == "measured"
 
 
 @pytest.mark.parametrize(
