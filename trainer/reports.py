@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 1.0
 LINE_SECONDS = 1.0
 RECENT_STEPS = 20
+FIRST_STEPS = 2
+"""Of a start, also after a resume: they compile and fill the allocator's caches, and are no recent speed once there are others."""
 
 
 class Reports:
@@ -40,6 +42,7 @@ class Reports:
         self._beat_at = self._line_at = 0.0
         self._metrics = out / "metrics.jsonl"
         self._speeds: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._told = 0
         self._line = _RichLine() if writes and sys.stdout.isatty() else None
 
     def begin(self, last_step: int) -> None:
@@ -75,6 +78,9 @@ class Reports:
             handle.write(json.dumps(figures) + "\n")
         for tracker in self._trackers:
             tracker.step(figures)
+        self._told += 1
+        if self._told == FIRST_STEPS + 1:
+            self._speeds.clear()
         self._speeds.append(figures["tokens_per_second"])
         speed = recent_speed(self._speeds)
         left = (self._steps - figures["step"]) * figures["tokens"] / figures["step"] / speed
@@ -142,11 +148,12 @@ class _RichLine:
 
 
 def recent_speed(speeds: Sequence[float]) -> float:
-    """Return the tokens per second of steps alike in tokens, all their time together; the slowest of three or more is left out.
+    """Return the tokens per second of steps alike in tokens, all their time together; the slowest fifth of three or more is left out.
 
-    A median would be blind to stalls of up to half the steps, and a mean told by one.
+    A median would be blind to stalls of up to half the steps, and a mean be told by one.
     """
-    fastest = sorted(speeds, reverse=True)[: max(2, len(speeds) - 1)]
+    slow = max(1, len(speeds) // 5) if len(speeds) > 2 else 0
+    fastest = sorted(speeds, reverse=True)[: len(speeds) - slow]
     return len(fastest) / sum(1 / speed for speed in fastest)
 
 

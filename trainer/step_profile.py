@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.autograd import DeviceType
 
 from trainer.bench import Shape, make_peer_step, step_of
 
@@ -38,6 +39,9 @@ def profile(step: Callable[[], torch.Tensor]) -> dict[str, float]:
     on_gpu = torch.cuda.is_available()
     spent = dict.fromkeys((*KINDS, REST), 0.0)
     for event in seen.key_averages():
+        if event.device_type != DeviceType.CPU:
+            # A kernel's own time is that of the operator that began it already.
+            continue
         own = float(event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e3 / STEPS
         spent[next((kind for kind, names in KINDS.items() if event.key.startswith(names)), REST)] += own
     return spent

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lumina_cloud.catalog.cpu_rates import CpuRates
     from lumina_cloud.catalog.gpus import Gpu
+    from trainer.config import Precision
 
 SECONDS_AT_MOST = 180
 PRECISIONS = ("bf16", "fp32")
@@ -52,7 +53,7 @@ def has_bf16(flags: str) -> bool:
     return not flags or bool(WIDE & set(flags.split()))
 
 
-def precision_here(asked: str, *, fixed: bool) -> str:
+def precision_here(asked: Precision, *, fixed: bool) -> Precision:
     """Return the precision in which this processor would compute what asks for one; a `fixed` one stays."""
     return "fp32" if asked == "bf16" and not fixed and not has_bf16(_cpuinfo("flags")) else asked
 

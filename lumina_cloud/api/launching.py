@@ -54,6 +54,8 @@ class Limits:
 
     max_cost: Decimal | None = None
     max_hours: float | None = None
+    ceiling: Decimal | None = None
+    """Where nothing was said: what the cap is at most."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ def prepare(
     cap = caps.cap_from(
         max_cost=limits.max_cost, max_hours=limits.max_hours, usd_per_hour=row.machine.usd_per_hour, plan_high=usd.high, grace=grace
     )
+    if limits.ceiling is not None and limits.max_cost is None and limits.max_hours is None and cap.usd > limits.ceiling:
+        cap = caps.Cap(limits.ceiling, caps.seconds_for(limits.ceiling, row.machine.usd_per_hour))
     caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:

@@ -22,7 +22,7 @@ from lumina_cloud.runs import workloads
 from providers import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import date
 
     from lumina_cloud.api import market
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.learning import Kind
     from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
     from providers.contract import OfferQuery
-    from trainer.config import RunConfig
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -142,7 +141,7 @@ def make_plan(
         notes = _book_notes(session.settings, available, session.clock.now().date())
     else:
         available, notes = live_machines(session.settings, wanted, look, built)
-    lessons = _lessons(session, built.configs) if taught else Lessons()
+    lessons = _lessons(session, built) if taught else Lessons()
     if probed:
         lessons = probing.Probed(lessons, probed)
     result = planner.plan(built.configs, available, built.fixed, lessons)
@@ -156,12 +155,13 @@ def make_plan(
     return Planned(document, result, built, record, lessons)
 
 
-def _lessons(session: Session, configs: Sequence[RunConfig]) -> Lessons:
+def _lessons(session: Session, built: Workloads) -> Lessons:
     """Return what finished runs teach, and what probes of these workloads measured. Raises LedgerError."""
     finished = teaching.finished(session.ledger)
     lessons = teaching.lessons(session.ledger, finished)
     since = session.clock.now() - timedelta(seconds=probing.KEPT_SECONDS)
-    probes = {**probing_here.known(session.settings.home, configs), **teaching.probes(session.ledger, finished, configs, since)}
+    probes = probing_here.known(session.settings.home, built.configs, built.fixed)
+    probes |= teaching.probes(session.ledger, finished, built.configs, since)
     return probing.Probed(lessons, probes) if probes else lessons
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.errors import UsageError
-from lumina_cloud.planner.learning import Lesson, Lessons, Shift
+from lumina_cloud.planner.learning import WITHIN, Lesson, Lessons, Shift
 from trainer.config import LayoutConfig, with_layout
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ KEPT_SECONDS = 30 * 86_400.0
 """A measurement that is older is made again: drivers, libraries and what else runs on a machine change."""
 LEARNED_AS = 50
 """Runs that a probe counts as: what it measured stands for what was modelled."""
-SPREAD = {"tokens_per_second": 0.08, "memory": 0.06, "start": 0.25}
+SPREAD = {"tokens_per_second": 0.08, "memory": 0.06}
 """Logarithms: the standard deviation of a whole run about its probe. `python -m tests.planner.probed` measures both on this computer."""
-SPREAD_THERE = {"tokens_per_second": 0.12, "memory": 0.08, "start": 0.4}
+SPREAD_THERE = {"tokens_per_second": 0.12, "memory": 0.08}
 """The same where the next machine is another one of its kind."""
 BELIEVED = {"tokens_per_second": math.log(4), "memory": math.log(1.5)}
 """How far a rented machine's word may be from the model, as a logarithm: beyond, it did something else, or says what is not so."""
@@ -78,6 +78,10 @@ class Probed(Lessons):
         super().__init__()
         self._lessons, self._probes = lessons, probes
 
+    def of_runs(self) -> Lessons:
+        """Return what finished runs teach."""
+        return self._lessons
+
     def of(self, figure: Figure, kind: Kind) -> Lesson:
         """Return what is known of a figure: the probe's word where there is one."""
         probe = self._probes.get(kind)
@@ -85,7 +89,7 @@ class Probed(Lessons):
         if pair is None:
             return self._lessons.of(figure, kind)
         measured, modelled = pair
-        spread = (SPREAD if kind.provider == "local" else SPREAD_THERE)[figure]
+        spread = (SPREAD if kind.provider == "local" else SPREAD_THERE).get(figure, 0.0)
         shift = Shift(math.log(measured / modelled), LEARNED_AS, LEARNED_AS, spread)
         return Lesson((("probe", shift),), f"{measured:,.4g} measured / {modelled:,.4g} modelled of this workload")
 
@@ -99,7 +103,8 @@ def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
             return probe.peak_memory_gib, probe.modelled_memory_gib
         case "start":
             pair = probe.overhead_seconds, probe.modelled_overhead_seconds
-            return pair if min(pair) > 0 else None
+            # What is further off is no start, but a machine that waited for somebody.
+            return pair if min(pair) > 0 and abs(math.log(pair[0] / pair[1])) <= WITHIN["start"] else None
         case _:
             return None
 
@@ -136,12 +141,18 @@ def steady_speed(steps: Sequence[MetricRecord]) -> float | None:
 
 
 def measured(
-    steps: Sequence[MetricRecord], result: Mapping[str, Any], modelled: Mapping[str, float], *, seconds: float | None, usd: str
+    steps: Sequence[MetricRecord],
+    result: Mapping[str, Any],
+    modelled: Mapping[str, float],
+    *,
+    seconds: float,
+    at_work: float | None,
+    usd: str,
 ) -> Probe | None:
     """Return what a probe says, None where it does not say it.
 
-    `seconds` is what it took of its machine, None where that is not known of one machine alone. `modelled` is physics alone about the
-    same short run: tokens per second, memory in GiB, overhead in hours.
+    `seconds` is what it took of machines in all, `at_work` of the one that measured, until its work was done; None where that is not
+    known. `modelled` is physics alone about the same short run: tokens per second, memory in GiB, overhead in hours.
     """
     last = result.get("steps", len(steps))
     steps = [step for step in steps if step.step <= last]
@@ -149,13 +160,13 @@ def measured(
     said = {name: untrusted.number(modelled.get(name), 1e-9, 1e12) for name in ("tokens_per_second", "memory", "overhead")}
     if speed is None or peak is None or said["tokens_per_second"] is None or said["memory"] is None:
         return None
-    beside = 0.0 if seconds is None else max(0.0, seconds - steps[-1].data["tokens"] / speed)
+    beside = 0.0 if at_work is None else max(0.0, at_work - steps[-1].data["tokens"] / speed)
     return Probe(
         tokens_per_second=speed,
         peak_memory_gib=peak,
         modelled_tokens_per_second=said["tokens_per_second"],
         modelled_memory_gib=said["memory"],
-        seconds=seconds or 0.0,
+        seconds=seconds,
         usd=usd,
         steps=len(steps),
         overhead_seconds=beside,

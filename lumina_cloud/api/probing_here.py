@@ -34,13 +34,21 @@ WHERE = "on this computer"
 _WITHOUT = "plan without --probe"
 
 
-def known(home: Path, configs: Iterable[RunConfig]) -> dict[Kind, Probe]:
-    """Return the probes of these workloads that were made on this computer."""
+def known(home: Path, configs: Iterable[RunConfig], fixed: frozenset[str] = frozenset()) -> dict[Kind, Probe]:
+    """Return the probes of these workloads that were made on this computer, in the precision in which it would compute them.
+
+    `fixed` names what the user has said: a default of bf16 is fp32 where the processor has no 16-bit arithmetic.
+    """
+    from lumina_cloud.api.cpu_benchmark import precision_here
     from lumina_cloud.planner.plan import family_of
 
-    # A default of bf16 is computed, and probed, in fp32 where the processor has no 16-bit arithmetic.
-    ways = [way for config in configs for way in (replace(config, training=replace(config.training, precision="fp32")), config)]
-    return {Kind("cpu", "local", 1, family_of(config)): probe for config in ways if (probe := _kept(home, config)) is not None}
+    made: dict[Kind, Probe] = {}
+    for config in configs:
+        precision = precision_here(config.training.precision, fixed="precision" in fixed)
+        found = _kept(home, replace(config, training=replace(config.training, precision=precision)))
+        if found is not None:
+            made[Kind("cpu", "local", 1, family_of(config))] = found
+    return made
 
 
 def probe(home: Path, row: Row) -> Probe:
@@ -56,7 +64,7 @@ def probe(home: Path, row: Row) -> Probe:
     seconds = time.monotonic() - began
     modelled = dict(estimate(config, row.machine, LAYOUT_FIELDS).modelled)
     usd = money.text(money.for_hours(row.machine.usd_per_hour, seconds / 3600))
-    found = probing.measured(steps, result, modelled, seconds=seconds, usd=usd)
+    found = probing.measured(steps, result, modelled, seconds=seconds, at_work=seconds, usd=usd)
     if found is None:
         raise ProviderError("the probe ended without saying how fast it was", _WITHOUT)
     keep(home, row.estimate.config, found)

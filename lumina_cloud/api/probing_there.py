@@ -14,7 +14,6 @@ from lumina_cloud.api import launching, planning, probing, teaching
 from lumina_cloud.api.launching import Limits, Purpose
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import RefusedError, RunFailed, UsageError
-from lumina_cloud.runs import caps
 
 if TYPE_CHECKING:
     from lumina_cloud.api.launching import Prepared
@@ -48,17 +47,11 @@ def prepare(
         )
     short = short_request(request, row)
     wanted = planning.MachineFilter(row.machine.provider, row.machine.gpu.name, row.machine.count)
+    limits = Limits(max_cost=max_cost, ceiling=MOST_USD)
     try:
-        made = launching.prepare(
-            session, short, wanted, Limits(max_cost=max_cost), look=look, purpose=Purpose(labels=(LABEL,)), terms=terms
-        )
-        if max_cost is None and made.cap.usd > MOST_USD:
-            usd, price = made.row.estimate.usd, made.row.machine.usd_per_hour
-            made = replace(made, cap=caps.Cap(MOST_USD, caps.seconds_for(MOST_USD, price)))
-            caps.refuse_beyond(made.cap, low=usd.low, mid=usd.mid, high=usd.high)
+        return launching.prepare(session, short, wanted, limits, look=look, purpose=Purpose(labels=(LABEL,)), terms=terms)
     except RefusedError as error:
         raise RefusedError(error.message, _in_words_of_plan(error.hint)) from error
-    return made
 
 
 def _in_words_of_plan(hint: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumina_cloud import __version__
-from lumina_cloud.api import launching, views
+from lumina_cloud.api import launching, teaching, views
 from lumina_cloud.api.budgets import is_month
 from lumina_cloud.core import money
 from lumina_cloud.core.errors import UsageError
@@ -79,6 +79,10 @@ def command_of(ledger: Ledger, run: RunRecord, *, for_others: bool = False) -> s
 
     `for_others` leaves out what is this computer's and this user's own: folders, project and labels.
     """
+    where = [] if run.provider == "local" else ["--gpu", run.gpu, "--count", str(run.count)]
+    if teaching.measures(run):
+        # A probe is begun by the plan that it measures for.
+        return shlex.join(["lumina", "plan", run.model, "--arch", run.arch, "--provider", run.provider, *where, "--probe"])
     words = ["lumina", "launch", run.model, "--arch", run.arch]
     try:
         config = trainer_config.from_json(run.config_json)
@@ -95,8 +99,7 @@ def command_of(ledger: Ledger, run: RunRecord, *, for_others: bool = False) -> s
         words += ["--init-from", _named(request.init_from, for_others)] if request.init_from else []
         for name, value in request.settings:
             words += [] if name in _OPTIONS else ["--set", f"{name}={value}"]
-    words += ["--provider", run.provider]
-    words += [] if run.provider == "local" else ["--gpu", run.gpu, "--count", str(run.count)]
+    words += ["--provider", run.provider, *where]
     words += ["--max-cost", money.text(run.usd_cap)]
     if not for_others:
         words += ["--project", run.project] if run.project else []

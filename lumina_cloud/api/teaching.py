@@ -108,10 +108,17 @@ def _of_any(ledger: Ledger, run: RunRecord, configs: Sequence[RunConfig]) -> Pro
 def probe_of(ledger: Ledger, run: RunRecord) -> Probe | None:
     """Return what a probe's run measured, None where it does not say it. Raises LedgerError."""
     billed = [c for c in ledger.charges(run.run_id) if c.counted and c.kind == "gpu"]
-    # A machine that never came up before it is no part of how soon one is at work.
-    seconds = (billed[0].until - billed[0].since).total_seconds() if len(billed) == 1 else None
-    usd = money.text(ledger.spent(run.run_id))
-    return probing.measured(ledger.metrics(run.run_id), run.result, run.planned.get("modelled", {}), seconds=seconds, usd=usd)
+    seconds = sum((c.until - c.since).total_seconds() for c in billed)
+    # A machine that never came up before it is no part of how soon one is at work, nor is one's idle time after its work.
+    ended = {r.rental_id: r.work_ended_at for r in ledger.rentals(run.run_id)}.get(billed[0].rental_id) if len(billed) == 1 else None
+    return probing.measured(
+        ledger.metrics(run.run_id),
+        run.result,
+        run.planned.get("modelled", {}),
+        seconds=seconds,
+        at_work=None if ended is None else max(0.0, (ended - billed[0].since).total_seconds()),
+        usd=money.text(ledger.spent(run.run_id)),
+    )
 
 
 # --- how plans turned out ------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def launch(document: of_plans.DryRun) -> list[RenderableType]:
     made.add_row("time", _hours(row.hours))
     if seconds := document.config["training"].get("measure_seconds"):
         made.add_row(
-            "kept", f"nothing but figures: it measures for about {units.duration(seconds)}, and saves no checkpoint and no weights"
+            "kept", f"nothing but figures: it measures {units.duration(seconds)} of steps at most, and saves no checkpoint and no weights"
         )
     elif document.kept is not None:
         for what, words in _kept(document.kept):

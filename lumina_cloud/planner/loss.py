@@ -119,7 +119,7 @@ _STUDIED = {
 
 
 def _depth_credit(config: RunConfig) -> float:
-    """Return how near to a dense model, token by token, a depth-routed one is expected; nothing of a model that routes no depth."""
+    """Return how near to a dense model, token by token, a depth-routed one is expected; without depth routing both ends are one."""
     return CREDIT_BETWEEN if config.model.mod_every > 1 else CREDIT_EVERYWHERE
 
 

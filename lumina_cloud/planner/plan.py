@@ -140,8 +140,7 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
         chosen.throughput, tokens_per_second=learned(chosen.throughput.tokens_per_second, of("tokens_per_second"), "tokens_per_second")
     )
     plain = duration(chosen.config, machine, chosen.throughput)
-    time = _with_overhead(duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"))
-    time = _with_start(time, of("start").factor)
+    time = _with_overhead(duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"), of("start"))
     usd, by_part = costs(chosen.config, machine, time.hours)
     loss = loss_law.loss(chosen.config)
     upper = chosen.memory.upper_gib * heavier
@@ -173,28 +172,22 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     )
 
 
-def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson: Lesson) -> Duration:
-    """Return a duration with all but its training stretched by what runs teach."""
-    if not lesson.runs:
+def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson: Lesson, start: Lesson) -> Duration:
+    """Return a duration with all but its training stretched by what runs teach, and its start by a probe's word where there is one."""
+    if not lesson.runs and not start.runs:
         return time
-    factor, tokens, s = lesson.factor, config.training.tokens, speed.tokens_per_second
+    parts = time.expected
+    factors = {name: lesson.factor for name in vars(parts) if name != "training"}
+    if start.runs:
+        factors["start_up"] = start.factor
+    expected = replace(parts, **{name: factor * getattr(parts, name) for name, factor in factors.items()})
+    beside = parts.total - parts.training
+    factor = (expected.total - expected.training) / beside if beside else 1.0
+    tokens, s = config.training.tokens, speed.tokens_per_second
     steps = (tokens / s.high / 3600, tokens / s.mid / 3600, tokens / s.low / 3600)
     whole = (time.hours.low, time.hours.mid, time.hours.high)
     stretched = sorted(own + factor * (total - own) for own, total in zip(steps, whole, strict=True))
-    parts = time.expected
-    expected = replace(parts, **{name: factor * value for name, value in vars(parts).items() if name != "training"})
     return replace(time, expected=expected, hours=Interval(*stretched))
-
-
-def _with_start(time: Duration, factor: float) -> Duration:
-    """Return a duration whose machine takes another time until its first steps run; the range keeps its proportions."""
-    if factor == 1:
-        return time
-    parts = time.expected
-    expected = replace(parts, start_up=factor * parts.start_up, warm_up=factor * parts.warm_up)
-    wider = expected.total / parts.total if parts.total else 1.0
-    h = time.hours
-    return replace(time, expected=expected, hours=Interval(wider * h.low, wider * h.mid, wider * h.high))
 
 
 # --- choosing ------------------------------------------------------------------------------------------------------------

@@ -48,8 +48,10 @@ def recipes(
             continue
         for recipe in RECIPES:
             routed = with_recipe(config, recipe)
+            # What was measured of one recipe alone says nothing of the other.
+            known = lessons if lessons is None or routed.model == config.model else lessons.of_runs()
             try:
-                what = estimate(routed, machine, fixed, lessons)
+                what = estimate(routed, machine, fixed, known)
             except UsageError:
                 continue
             model = routed.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import replace
@@ -11,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumina_cloud.api import planning, probing, probing_here, probing_there, teaching
+from lumina_cloud.api import cpu_benchmark, planning, probing, probing_here, probing_there, teaching
 from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
 from lumina_cloud.api.probing import KEPT_SECONDS, Probe
 from lumina_cloud.core.errors import RunFailed, UsageError
 from lumina_cloud.ledger import MetricRecord
-from lumina_cloud.planner.learning import Kind, Lessons
+from lumina_cloud.planner import plan as planner
+from lumina_cloud.planner.learning import Experience, Kind, Lessons
 from lumina_cloud.planner.plan import family_of
 from lumina_cloud.runs import workloads
 from lumina_cloud.runs.workloads import WorkloadRequest
@@ -58,6 +60,22 @@ def test_how_soon_a_machine_is_at_work_is_the_probe_s_too(kept, config):
     assert lesson(kept, config, "start").factor == pytest.approx(1.5)
     probing_here.keep(kept, config, replace(FOUND, overhead_seconds=0.0))
     assert not lesson(kept, config, "start").levels
+
+
+@pytest.mark.parametrize("waited", [0.01, 100.0])
+def test_a_machine_that_waited_for_somebody_says_nothing_of_its_start(kept, config, waited):
+    probing_here.keep(kept, config, replace(FOUND, overhead_seconds=waited * FOUND.modelled_overhead_seconds))
+    assert not lesson(kept, config, "start").levels
+
+
+def test_a_probe_in_fp32_says_nothing_of_bf16_where_both_can_be_computed(tmp_path, config, monkeypatch):
+    single = replace(config, training=replace(config.training, precision="fp32"))
+    probing_here.keep(tmp_path, single, FOUND)
+    for able, known in ((True, False), (False, True)):
+        monkeypatch.setattr(cpu_benchmark, "has_bf16", lambda _flags, able=able: able)
+        assert bool(probing_here.known(tmp_path, [config])) == known
+        # Who asks for bf16 by name gets it emulated, and no word of fp32.
+        assert not probing_here.known(tmp_path, [config], frozenset({"precision"}))
 
 
 @pytest.mark.parametrize("figure", ["overhead", "loss"])
@@ -133,7 +151,7 @@ def lumina(tmp_path, monkeypatch):
 
 
 def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, state="succeeded", measures=True, peak=5.0):
-    """A probe's run as the ledger keeps it: 20 steps of 1,000 tokens in a rental of 300 s."""
+    """A probe's run as the ledger keeps it: 20 steps of 1,000 tokens in a rental of 300 s, of which it waited 40 s at its end."""
     now = lumina.clock.now()
     modelled = {"tokens_per_second": 1_000_000.0, "memory": 4.0, "overhead": 0.05}
     result = {"loss_last": 5.0, "steps": 20, "tokens_per_second": speed} | ({} if peak is None else {"peak_memory_gib": peak})
@@ -150,7 +168,8 @@ def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, st
     )
     with lumina.ledger.transaction() as tx:
         tx.add_run(run)
-        tx.add_rental(a_rental(run_id, provider="vastai", gpu="RTX4090", state="ended", ended_at=now))
+        done = now - timedelta(seconds=40)
+        tx.add_rental(a_rental(run_id, provider="vastai", gpu="RTX4090", state="ended", work_ended_at=done, ended_at=now))
         tx.put_metrics(run_id, [replace(m, run_id=run_id) for m in steps_of([60.0, *[1000 / speed] * 19])])
         tx.put_charge(replace(a_charge(run_id, usd="0.03", since=now - timedelta(seconds=300), until=now), provider="vastai"))
     return run
@@ -165,7 +184,7 @@ def test_a_probe_s_run_is_read_from_the_ledger(lumina, config):
     found = probes(lumina, config)[THERE]
     assert found.tokens_per_second == pytest.approx(2_000_000)
     assert (found.peak_memory_gib, found.usd, found.seconds) == (5.0, "0.03", 300.0)
-    assert found.overhead_seconds == pytest.approx(300, abs=0.1)
+    assert found.overhead_seconds == pytest.approx(260, abs=0.1)
     plan = lumina.plan(WorkloadRequest("debug"), MachineFilter("vastai", "4090", 1)).plan
     (row,) = (r for r in plan.rows if r.machine.interruptible)
     assert row.estimate.basis == "measured"
@@ -215,6 +234,7 @@ def test_a_machine_that_never_came_up_before_it_is_no_part_of_how_soon_one_is_at
         tx.put_charge(replace(a_charge(run.run_id, usd="0.06", n=2), until=lumina.clock.now()))
     found = probes(lumina, config)[THERE]
     assert (found.overhead_seconds, found.usd) == (0.0, "0.09")
+    assert found.seconds > 300
     assert found.tokens_per_second == pytest.approx(2_000_000)
 
 
@@ -223,13 +243,21 @@ def test_a_probe_moves_the_start_and_leaves_what_it_does_not_do(lumina, config):
     other = preset("debug200m", "dense")
     before = lumina.plan(request, where).plan.recommendation.row.estimate
     kind = replace(THERE, family="debug200m dense")
-    quick = replace(FOUND, overhead_seconds=1.0, modelled_overhead_seconds=10.0, modelled_tokens_per_second=2000.0)
+    quick = replace(FOUND, overhead_seconds=5.0, modelled_overhead_seconds=10.0, modelled_tokens_per_second=2000.0)
     after = planning.make_plan(lumina.session, request, where, probed={kind: quick}).plan.recommendation.row.estimate
     assert family_of(other) == kind.family
-    assert after.parts.start_up == pytest.approx(0.1 * before.parts.start_up)
+    assert after.parts.start_up == pytest.approx(0.5 * before.parts.start_up)
     for part in ("checkpoints", "transfer", "data", "evaluation"):
         assert getattr(after.parts, part) == getattr(before.parts, part)
     assert after.hours.low <= after.hours.mid <= after.hours.high < before.hours.high
+    # Never sooner than its steps alone, and runs that taught the whole of it do not move the start a second time.
+    assert after.hours.low > 50e6 / after.tokens_per_second.high / 3600
+    runs = Lessons([Experience("RTX4090", "vastai", kind.family, (("overhead", math.log(2)),))] * 30)
+    machine, fixed = lumina.plan(request, where).plan.recommendation.row.machine, frozenset()
+    both = planner.estimate(other, machine, fixed, probing.Probed(runs, {kind: quick}))
+    runs_alone = planner.estimate(other, machine, fixed, runs)
+    assert both.parts.start_up == pytest.approx(0.5 * planner.estimate(other, machine, fixed).parts.start_up)
+    assert both.parts.checkpoints == runs_alone.parts.checkpoints
 
 
 def test_without_the_ledger_no_earlier_probe_counts(lumina, config):

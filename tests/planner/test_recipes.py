@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from lumina_cloud.catalog import gpus
-from lumina_cloud.planner.learning import Experience, Lessons
+from lumina_cloud.planner.learning import Experience, Lesson, Lessons, Shift
 from lumina_cloud.planner.plan import Machine, plan
 from lumina_cloud.planner.recipes import flops_saved, recipes
 from trainer.config import preset
@@ -46,3 +46,18 @@ def test_the_recipe_that_was_asked_for_has_the_plan_s_own_figures_also_after_run
 )
 def test_savings_are_those_of_the_recipe(model, recipe, low, high):
     assert low <= flops_saved(preset(model, "mod", recipe)) <= high
+
+
+def test_a_probe_of_one_recipe_says_nothing_of_the_other(machine):
+    class Measured(Lessons):
+        """Half as fast, of one workload alone."""
+
+        def of(self, figure, kind):
+            return Lesson((("probe", Shift(math.log(0.5), 50, 50)),)) if figure == "tokens_per_second" else Lesson()
+
+        def of_runs(self):
+            return Lessons()
+
+    configs = [preset("debug", "mod")]
+    paper, published = recipes(configs, plan(configs, [machine]), frozenset(), Measured())
+    assert (paper.estimate.basis, published.estimate.basis) == ("measured", "modelled")

@@ -328,9 +328,10 @@ def test_a_run_that_only_measures_ends_after_its_time_on_all_ranks_and_leaves_fi
     out, told = tmp_path / "out", metrics(tmp_path / "out")
     result = json.loads((out / "result.json").read_text())
     last = max(told)
-    assert 4 < result["steps"] == last < 10_000
-    # It went on until then, counted from the end of the first step, and no further than the step that passed it.
-    assert told[last]["seconds"] - told[1]["seconds"] >= 0.5 > told[last - 1]["seconds"] - told[1]["seconds"]
+    assert 4 <= result["steps"] == last < 10_000
+    # It went on until then, counted from the end of the first step, and no further than the step that passed it, or the fourth.
+    assert told[last]["seconds"] - told[1]["seconds"] >= 0.5
+    assert last == 4 or told[last - 1]["seconds"] - told[1]["seconds"] < 0.5
     assert result["loss_last"] > 0 and result["peak_memory_gib"] > 0
     assert json.loads((out / "ended.json").read_text())["code"] == 0
     assert not (out / "model.safetensors").exists()
