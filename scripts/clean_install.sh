@@ -34,6 +34,12 @@ found() {
     done
 }
 
+# With nothing of the caller's, a registry that only the caller's own settings name is not there either: that is no fault of the wheel.
+if ! "$root/.venv/bin/python" -m pip download --quiet --no-deps -d "$work/probe" typer >"$work/registry.log" 2>&1; then
+    echo "not tried: no package registry answers here without the caller's settings: $(tail -1 "$work/registry.log")"
+    exit 0
+fi
+
 tried=""
 for wanted in ${*:-python3.11 python3.12 python3.13 python3.14}; do
     python=$(found "$wanted")

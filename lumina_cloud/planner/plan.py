@@ -140,7 +140,9 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
         chosen.throughput, tokens_per_second=learned(chosen.throughput.tokens_per_second, of("tokens_per_second"), "tokens_per_second")
     )
     plain = duration(chosen.config, machine, chosen.throughput)
-    time = _with_overhead(duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"), of("start"))
+    time = _with_overhead(
+        duration(chosen.config, machine, speed), chosen.config, speed, of("overhead"), of("start"), local=machine.provider == "local"
+    )
     usd, by_part = costs(chosen.config, machine, time.hours)
     loss = loss_law.loss(chosen.config)
     upper = chosen.memory.upper_gib * heavier
@@ -172,14 +174,19 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     )
 
 
-def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson: Lesson, start: Lesson) -> Duration:
+_PROBED_HERE = ("start_up", "data", "warm_up", "evaluation")
+_PROBED_THERE = ("start_up",)
+"""Parts that a probe does as its run will: on this computer all but saving, on a rented one not the run's own text either."""
+
+
+def _with_overhead(time: Duration, config: RunConfig, speed: Throughput, lesson: Lesson, start: Lesson, *, local: bool) -> Duration:
     """Return a duration with all but its training stretched by what runs teach, and its start by a probe's word where there is one."""
     if not lesson.runs and not start.runs:
         return time
     parts = time.expected
     factors = {name: lesson.factor for name in vars(parts) if name != "training"}
     if start.runs:
-        factors["start_up"] = start.factor
+        factors |= dict.fromkeys(_PROBED_HERE if local else _PROBED_THERE, start.factor)
     expected = replace(parts, **{name: factor * getattr(parts, name) for name, factor in factors.items()})
     beside = parts.total - parts.training
     factor = (expected.total - expected.training) / beside if beside else 1.0
