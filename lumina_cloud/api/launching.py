@@ -229,10 +229,10 @@ def prepare(
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)
     config = row.estimate.config
+    parameters = workloads.parameters(config).total
     if provider.name != "local" and not config.training.measure_seconds:
-        parameters = workloads.parameters(config).total
         keeping.decide(parameters, checkpoint_minutes=config.training.checkpoint_minutes, store=terms.store)
-    disk = market.disk_gb(workloads.parameters(row.estimate.config).total)
+    disk = market.disk_gb(parameters)
     terms = replace(terms, disk_gb=disk, boot_seconds=session.settings.boot_seconds)
     boot = machines.boot_seconds(provider.name, row.machine.count, terms, rehearsal=session.settings.sandbox)
     made = Prepared(planned, row, cap, purpose or Purpose(), terms=terms, boot_seconds=boot)

@@ -136,13 +136,19 @@ def conclude(lumina: Lumina, run: RunRecord, *, as_json: bool, followed: bool) -
         next_verb = "logs -f" if run.state in ("preparing", "training") else "results"
         output.tell(f"next: lumina {next_verb} {run.run_id}")
     if run.state == "failed":
-        tail = views.log_tail(run)
-        if tail:
-            output.tell(f"the end of its log ({run.folder}/log.txt):")
-            output.tell(tail, quoted=True)
+        tell_log_tail(run)
         if not as_json:
             how = "to go on from the last checkpoint" if views.has_checkpoint(run) else "to begin again"
             output.tell(f"{how}: lumina resume {run.run_id}")
         raise typer.Exit(RunFailed.exit_code)
     if run.state == "stopped" and followed:
         raise typer.Exit(RunStopped.exit_code)
+
+
+def tell_log_tail(run: RunRecord) -> None:
+    """Show the end of a failed run's log, where there is one."""
+    from lumina_cloud.api import views
+
+    if tail := views.log_tail(run):
+        output.tell(f"the end of its log ({run.folder}/log.txt):")
+        output.tell(tail, quoted=True)

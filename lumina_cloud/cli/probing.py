@@ -44,14 +44,12 @@ def probed(
 
 def _followed(lumina: Lumina, run_id: str) -> RunRecord:
     """Return the run of a probe that came to its end. Raises RunFailed or RunStopped for one that did not."""
-    from lumina_cloud.api import views
-    from lumina_cloud.cli.following import follow_run
+    from lumina_cloud.cli.following import follow_run, tell_log_tail
 
     run = follow_run(lumina, run_id)
     if run.state == "succeeded":
         return run
-    if run.state == "failed" and (tail := views.log_tail(run)):
-        output.tell(f"the end of its log ({run.folder}/log.txt):")
-        output.tell(tail, quoted=True)
+    if run.state == "failed":
+        tell_log_tail(run)
     kind = RunFailed if run.state == "failed" else RunStopped
     raise kind(f"the probe {run_id} is {run.state}: {lumina.why_ended(run)}", f"lumina results {run_id}, or the same without --probe")
