@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import statistics
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +16,7 @@ from trainer.config import ARCHS, count_flops, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from trainer.config import Arch
 
@@ -39,19 +43,38 @@ def shape(micro_batch: int = 8) -> Shape:
     return Shape(*sizes, seq_len=config.training.seq_len, micro_batch=micro_batch)
 
 
+def write(file: Path, found: dict[str, Any]) -> None:
+    """Put what was measured of a GPU first into a list of GPUs in JSON, in the place of what was known of it."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    others = [one for one in known if one["gpu"] != found["gpu"]]
+    file.write_text(json.dumps([found, *others], indent=1) + "\n", encoding="utf-8")
+
+
 def measure() -> dict[str, Any]:
-    """Return the dense model's utilisation of the peak, and tokens/s of each architecture over dense; compiled, bf16."""
+    """Return the dense model's utilisation of the peak, and speed and memory of each architecture; compiled, bf16."""
     of = shape()
-    speeds = {arch: tokens_per_second(arch, of) for arch in ARCHS}
-    return figures(speeds, gpu=torch.cuda.get_device_name(), torch_version=torch.__version__, of=of)
+    steps = {arch: steps_of(arch, of) for arch in ARCHS}
+    today = datetime.now(UTC).date().isoformat()
+    return {"gpu": torch.cuda.get_device_name(), "measured": today, "torch": torch.__version__, **figures(steps, of)}
 
 
-def figures(speeds: dict[Arch, float], *, gpu: str, torch_version: str, of: Shape) -> dict[str, Any]:
-    """Return what follows from tokens/s by architecture."""
-    beside = {f"{arch}_over_dense": round(speed / speeds["dense"], 3) for arch, speed in speeds.items() if arch != "dense"}
-    where = {"gpu": gpu, "torch": torch_version, "micro_batch": of.micro_batch, "seq_len": of.seq_len}
-    rounded = {arch: round(speed) for arch, speed in speeds.items()}
-    return {**where, "utilisation": round(utilisation(speeds["dense"], of), 4), **beside, "tokens_per_second": rounded}
+@dataclass(frozen=True)
+class Steps:
+    """What whole steps came to."""
+
+    tokens_per_second: float
+    peak_gib: float
+    """The most that torch's allocator had given out."""
+
+
+def figures(steps: dict[Arch, Steps], of: Shape) -> dict[str, Any]:
+    """Return what follows from each architecture's steps."""
+    dense = steps["dense"].tokens_per_second
+    sizes = {"micro_batch": of.micro_batch, "seq_len": of.seq_len}
+    beside = {f"{arch}_over_dense": round(of_arch.tokens_per_second / dense, 3) for arch, of_arch in steps.items() if arch != "dense"}
+    speeds = {arch: round(of_arch.tokens_per_second) for arch, of_arch in steps.items()}
+    peaks = {arch: round(of_arch.peak_gib, 2) for arch, of_arch in steps.items()}
+    return {**sizes, "utilisation": round(utilisation(dense, of), 4), **beside, "tokens_per_second": speeds, "peak_gib": peaks}
 
 
 def utilisation(tokens_per_second: float, of: Shape) -> float:
@@ -65,14 +88,16 @@ def utilisation(tokens_per_second: float, of: Shape) -> float:
     return 3 * (products + scores) * tokens_per_second / HOPPER_PEAK
 
 
-def tokens_per_second(arch: Arch, of: Shape) -> float:
-    """Return the speed of whole compiled bf16 steps, the median of `STEPS` after warming up. Frees what they took."""
+def steps_of(arch: Arch, of: Shape) -> Steps:
+    """Return what whole compiled bf16 steps came to, their speed the median of `STEPS` after warming up. Frees what they took."""
+    torch.cuda.reset_peak_memory_stats()
     step = step_of(arch, of, "bfloat16", compiled=True)
     measured = [_milliseconds(step) for _ in range(STEPS + 3)][3:]
+    peak = torch.cuda.max_memory_allocated()
     del step
     gc.collect()
     torch.cuda.empty_cache()
-    return of.micro_batch * of.seq_len / statistics.median(measured) * 1000
+    return Steps(of.micro_batch * of.seq_len / statistics.median(measured) * 1000, peak / 2**30)
 
 
 def _milliseconds(step: Callable[[], torch.Tensor]) -> float:

@@ -120,7 +120,9 @@ def _add_weights_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser
     bring.set_defaults(run=_import)
     bench = verbs.add_parser("bench", help="time training steps beside transformers' on this machine")
     bench.add_argument("--json", action="store_true", help="one line of JSON")
-    bench.add_argument("--gpu", type=Path, metavar="FILE", help="preset b1 on one Hopper GPU instead, as JSON into this file")
+    bench.add_argument(
+        "--gpu", type=Path, metavar="FILE", help="preset b1 on one Hopper GPU instead, as JSON into this file, beside other GPUs there"
+    )
     bench.add_argument("--page", type=Path, help="write docs/performance.md here, with the time to the first step as well")
     bench.set_defaults(run=_bench)
     evaluate = verbs.add_parser("evaluate", help="score a model on lm-eval's tasks (extra: eval)")
@@ -176,13 +178,11 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _bench_gpu(file: Path) -> None:
-    import json
-
     from trainer import bench_gpu
 
     if not bench_gpu.at_hand():
         raise ConfigError("gpu", str(file), "preset b1 is timed on one Hopper GPU of 80 GB, and there is none", "leave --gpu out")
-    file.write_text(json.dumps(bench_gpu.measure(), indent=1) + "\n", encoding="utf-8")
+    bench_gpu.write(file, bench_gpu.measure())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from trainer import step_profile
 from trainer.config import preset, with_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,17 @@ GPU_BARS = (
     Bar("hybrid (paper), tokens/s over dense", 1.2, False, lambda f: f["hybrid_over_dense"]),
 )
 GPU_FILE = "performance-gpu.json"
+_GPU_COMMAND = "`python -m trainer bench --gpu docs/performance-gpu.json`"
 
 
-def gpu_figures(folder: Path) -> dict[str, Any] | None:
-    """Return what `python -m trainer bench --gpu` wrote into a folder's performance-gpu.json, None when there is none."""
+def gpu_figures(folder: Path) -> list[dict[str, Any]]:
+    """Return what `python -m trainer bench --gpu` wrote into a folder's performance-gpu.json, a GPU each; empty when there is none."""
     path = folder / GPU_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def page(figures: dict[str, Any], on_gpu: dict[str, Any] | None = None) -> str:
-    """Return the page; `figures` are the bench's and `seconds_to_first_step`, `on_gpu` those of preset b1 on a GPU."""
+def page(figures: dict[str, Any], on_gpus: Sequence[dict[str, Any]] = ()) -> str:
+    """Return the page; `figures` are the bench's and `seconds_to_first_step`, `on_gpus` those of preset b1 on a GPU each."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads of {_processor()}"
     lines = [
         "# Performance",
@@ -95,7 +96,7 @@ def page(figures: dict[str, Any], on_gpu: dict[str, Any] | None = None) -> str:
         "code could gain.",
         "",
         *([*step_profile.section(figures["profiles"]), ""] if "profiles" in figures else []),
-        *(_on_gpu(on_gpu) if on_gpu else ["No GPU was at hand: `python -m trainer bench --gpu docs/performance-gpu.json` measures one."]),
+        *(_on_gpus(on_gpus) if on_gpus else [f"No GPU was at hand: {_GPU_COMMAND} measures one."]),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -110,19 +111,20 @@ def _table(bars: tuple[Bar, ...], figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _on_gpu(figures: dict[str, Any]) -> list[str]:
-    speeds = ", ".join(f"{arch} {speed:,}" for arch, speed in figures["tokens_per_second"].items())
-    return [
-        f"## On one {figures['gpu']}",
+def _on_gpus(found: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
+        "## On a GPU",
         "",
-        f"Preset b1 in bf16 (parameters, gradients and optimizer states), torch {figures['torch']}, compiled, micro batch",
-        f"{figures['micro_batch']}, sequences of {figures['seq_len']}, the whole step as above; medians of ten. The share counts",
-        "6 N + 6 L d T FLOPs a token, N the weights in matrix products. `python -m trainer bench --gpu docs/performance-gpu.json`.",
-        "",
-        *_table(GPU_BARS, figures),
-        "",
-        f"Tokens/s: {speeds}.",
+        "Preset b1 in bf16 (parameters, gradients and optimizer states), compiled, the whole step as above; medians of ten. The share",
+        f"counts 6 N + 6 L d T FLOPs a token, N the weights in matrix products. {_GPU_COMMAND}.",
     ]
+    for figures in found:
+        speeds = ", ".join(f"{arch} {speed:,}" for arch, speed in figures["tokens_per_second"].items())
+        peaks = ", ".join(f"{arch} {gib:.1f}" for arch, gib in figures["peak_gib"].items())
+        where = f"### One {figures['gpu']}, {figures['measured']}"
+        sizes = f"torch {figures['torch']}, micro batch {figures['micro_batch']}, sequences of {figures['seq_len']:,}"
+        lines += ["", where, "", *_table(GPU_BARS, figures), "", f"With {sizes}.", f"Tokens/s: {speeds}; peak GiB: {peaks}."]
+    return lines
 
 
 def _processor() -> str:

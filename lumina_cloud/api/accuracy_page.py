@@ -49,8 +49,8 @@ def bars(found: Accuracy) -> list[str]:
             out.append(
                 f"tokens/s, one {name} left out at a time: median {s.median:.1%}, 90th percentile {s.p90:.1%}, covers {s.covered:.0%}"
             )
-    own = [f"{o.name.removeprefix('own-')} {estimated / o.tokens_per_second_per_gpu - 1:+.0%}" for o, estimated in found.own]
-    out.append(f"tokens/s of our own trainer on one H100, one architecture left out at a time: {', '.join(own)}")
+    own = [f"{o.name} {estimated / o.tokens_per_second_per_gpu - 1:+.0%}" for o, estimated in found.own]
+    out.append(f"tokens/s of our own trainer on one GPU, one architecture left out at a time: {', '.join(own)}")
     m = validation.summary(_memory(found))
     if m:
         out.append(f"peak memory: median {m.median:.1%} (bar 6%), 85th percentile {m.p85:.1%} (20%), covers {m.covered:.0%}, {m.rows} rows")

@@ -55,7 +55,7 @@ class Limits:
     max_cost: Decimal | None = None
     max_hours: float | None = None
     ceiling: Decimal | None = None
-    """Where nothing was said: what the cap is at most."""
+    """Of a probe: what its cap is at most where nothing was said."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,8 @@ def prepare(
     )
     if limits.ceiling is not None and limits.max_cost is None and limits.max_hours is None and cap.usd > limits.ceiling:
         cap = caps.Cap(limits.ceiling, caps.seconds_for(limits.ceiling, row.machine.usd_per_hour))
-    caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high)
+    # A probe that its cap ends has cost cents, and most of its high is a machine that takes its time to come up.
+    caps.refuse_beyond(cap, low=usd.low, mid=usd.mid, high=usd.high, by_mid=limits.ceiling is not None)
     caps.seconds_left_on_box(cap.usd, money.usd(0), row.machine.usd_per_hour, grace)
     if not machines.is_guarded(provider) and not terms.accept_unguarded:
         raise unguarded(provider.name, row.machine.usd_per_hour)

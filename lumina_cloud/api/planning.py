@@ -250,8 +250,11 @@ def no_price(wanted: MachineFilter) -> UsageError:
     """Return the error for machines that no price is known of."""
     kind = f"{wanted.count} x {wanted.gpu or 'any GPU'}" if wanted.count else wanted.gpu
     what = " ".join(part for part in (kind or "any machine", f"at {wanted.provider}" if wanted.provider else None) if part)
-    where = "which is this computer's CPU: leave out --gpu" if wanted.provider == "local" else "add one to config.toml ([[prices]])"
-    return UsageError(f"no price is known for {what}", f"leave out --gpu or --provider to see what there is, or {where}")
+    if wanted.provider == "local":
+        hint = "leave out --gpu or --provider to see what there is: local is this computer's CPU"
+    else:
+        hint = "leave out --gpu or --provider to see what there is, ask the clouds (plan --live), or add one to config.toml ([[prices]])"
+    return UsageError(f"no price is known for {what}", hint)
 
 
 # --- documents -----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Probed(Lessons):
         """Return what is known of a figure: the probe's word where there is one."""
         probe = self._probes.get(kind)
         pair = None if probe is None else _pair(probe, figure)
-        if pair is None:
+        if pair is None or not _is_of_the_machine(figure, pair, kind.provider):
             return self._lessons.of(figure, kind)
         measured, modelled = pair
         spread = (SPREAD if kind.provider == "local" else SPREAD_THERE).get(figure, 0.0)
@@ -103,10 +103,14 @@ def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
             return probe.peak_memory_gib, probe.modelled_memory_gib
         case "start":
             pair = probe.overhead_seconds, probe.modelled_overhead_seconds
-            # What is further off is no start, but a machine that waited for somebody.
-            return pair if min(pair) > 0 and abs(math.log(pair[0] / pair[1])) <= WITHIN["start"] else None
+            return pair if min(pair) > 0 else None
         case _:
             return None
+
+
+def _is_of_the_machine(figure: Figure, pair: tuple[float, float], provider: str) -> bool:
+    """Whether what was measured is the machine's doing: a start too far off is that of a rented one that waited for somebody."""
+    return figure != "start" or provider == "local" or abs(math.log(pair[0] / pair[1])) <= WITHIN["start"]
 
 
 def shortened(config: RunConfig, tokens_per_second: float) -> RunConfig:

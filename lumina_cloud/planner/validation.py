@@ -6,6 +6,7 @@ of the rows left out are collected. The errors of the fit itself are reported by
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections import defaultdict
@@ -20,7 +21,7 @@ from lumina_cloud.planner import shape as shapes
 from lumina_cloud.planner.constants import SPLIT, memory_kind
 from lumina_cloud.planner.free_text import OTHER
 from lumina_cloud.planner.setting import OURS
-from trainer.config import LayoutConfig, preset
+from trainer.config import ARCHS, LayoutConfig, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lumina_cloud.planner.constants import SpeedConstants
     from lumina_cloud.planner.setting import Setting
     from lumina_cloud.planner.shape import Shape
+    from trainer.config import Arch
 
 FOLDS = 10
 ROUNDS = 5
@@ -195,31 +197,36 @@ def speed_rows(rows: Iterable[Measured], find_gpu: Callable[[str], Gpu]) -> tupl
 def fitted(rows: Sequence[SpeedRow], start: SpeedConstants | None = None, rounds: int = 12) -> SpeedConstants:
     """Return constants fitted to rows, and to our own trainer's speeds."""
     published = [r.observation for r in rows if not r.row.flags & NOT_FITTED]
-    return fitting.fit([*published, *own_observations()], start, rounds)
+    return fitting.fit([*published, *itertools.chain(*own_observations().values())], start, rounds)
 
 
-def own_observations() -> list[fitting.Observation]:
-    """Return the speeds that this project's own trainer was measured at on a GPU, one an architecture."""
+def own_observations() -> dict[Arch, list[fitting.Observation]]:
+    """Return the speeds that this project's own trainer was measured at, of each architecture one a GPU."""
     runs = toml_data.read("own_runs")
     seq_len, precision = runs["seq_len"], runs["precision"]
     # A bare step: gradients and moments in the model's own type, nothing sharded.
     layout = LayoutConfig(micro_batch=runs["micro_batch"])
     bare = replace(settings.of_layout(layout, seq_len, precision), states=settings.PURE_16, sharder="none")
-    gpu = gpus.resolve(runs["gpu"])
-    return [
-        fitting.Observation(f"own-{arch}", shapes.of_model(preset(runs["preset"], arch).model, seq_len), bare, gpu, float(speed))
-        for arch, speed in runs["tokens_per_second"].items()
-    ]
+    found: dict[Arch, list[fitting.Observation]] = {}
+    for arch in ARCHS:
+        shape = shapes.of_model(preset(runs["preset"], arch).model, seq_len)
+        found[arch] = [
+            fitting.Observation(f"{arch} on {run['gpu']}", shape, bare, gpus.resolve(run["gpu"]), float(run["tokens_per_second"][arch]))
+            for run in runs["run"]
+        ]
+    return found
 
 
 def own_left_out(rows: Sequence[SpeedRow], whole: SpeedConstants) -> list[tuple[fitting.Observation, float]]:
-    """Return our own trainer's speeds with what is estimated from the published rows and the other three architectures."""
+    """Return our own trainer's speeds with what is estimated from the published rows and its other three architectures."""
     published = [r.observation for r in rows if not r.row.flags & NOT_FITTED]
     own = own_observations()
     out = []
-    for o in own:
-        constants = fitting.fit([*published, *(other for other in own if other is not o)], whole, ROUNDS)
-        out.append((o, o.tokens_per_second_per_gpu / math.exp(fitting.log_error(o, constants))))
+    for arch, left in own.items():
+        # On every GPU at once: how it does on one would tell of the other.
+        others = itertools.chain(*(of_arch for other, of_arch in own.items() if other != arch))
+        constants = fitting.fit([*published, *others], whole, ROUNDS)
+        out += [(o, o.tokens_per_second_per_gpu / math.exp(fitting.log_error(o, constants))) for o in left]
     return out
 
 

@@ -68,9 +68,9 @@ def longest_seconds(seconds_cap: float, usd_cap: Decimal, taken: Decimal, usd_pe
     return min(seconds_cap, seconds_for(max(ZERO, usd_cap - taken), usd_per_hour))
 
 
-def refuse_beyond(cap: Cap, *, low: Decimal, mid: Decimal, high: Decimal) -> None:
-    """Refuse a run that could cost more than its cap, before anything is rented. Raises RefusedError."""
-    if high <= cap.usd:
+def refuse_beyond(cap: Cap, *, low: Decimal, mid: Decimal, high: Decimal, by_mid: bool = False) -> None:
+    """Refuse a run that could cost more than its cap, before anything is rented; `by_mid`: one that is expected to. Raises RefusedError."""
+    if (mid if by_mid else high) <= cap.usd:
         return
     expected = "is expected to" if mid > cap.usd else "could"
     raise RefusedError(

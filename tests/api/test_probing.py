@@ -63,9 +63,12 @@ def test_how_soon_a_machine_is_at_work_is_the_probe_s_too(kept, config):
 
 
 @pytest.mark.parametrize("waited", [0.01, 100.0])
-def test_a_machine_that_waited_for_somebody_says_nothing_of_its_start(kept, config, waited):
-    probing_here.keep(kept, config, replace(FOUND, overhead_seconds=waited * FOUND.modelled_overhead_seconds))
-    assert not lesson(kept, config, "start").levels
+def test_a_rented_machine_that_waited_for_somebody_says_nothing_of_its_start(waited):
+    found = replace(FOUND, overhead_seconds=waited * FOUND.modelled_overhead_seconds)
+    learned = probing.Probed(Lessons(), {THERE: found, HERE: found})
+    assert not learned.of("start", THERE).levels
+    # Here nobody is waited for: however long it took, the next run's start takes as long.
+    assert learned.of("start", HERE).factor == pytest.approx(waited)
 
 
 def test_a_probe_in_fp32_says_nothing_of_bf16_where_both_can_be_computed(tmp_path, config, monkeypatch):

@@ -70,6 +70,9 @@ def test_a_probe_on_a_rented_machine_costs_cents_changes_the_plan_and_leaves_not
     dear = sandbox(*PROBE, "--probe-cost", "0.001", "--yes", "--json")
     assert dear.returncode == 4, dear.stderr
     assert "--probe-cost" in dear.stderr and "--max-cost" not in dear.stderr
+    # An H100 may take longer to come up than its cap pays for: what is expected of it is cents all the same.
+    large = sandbox("plan", "debug", "--provider", "runpod", "--gpu", "h100", "--live", "--probe", "--json")
+    assert large.returncode == 2 and "--yes" in large.stderr, large.stderr
     assert sandbox.status()["instances"] == []
     # What was not agreed to is not what `lumina launch` then takes.
     launched = json.loads(sandbox("launch", "--provider", "vastai", "--gpu", "4090", "--dry-run", "--json").stdout)

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from lumina_cloud.api import accuracy
-from lumina_cloud.catalog import measured, toml_data
+from lumina_cloud.catalog import gpus, measured, toml_data
 from lumina_cloud.planner import fitting, memory, validation
 from lumina_cloud.planner.constants import speed_constants
 from trainer.config import ARCHS
@@ -99,11 +99,14 @@ def test_the_constants_in_the_package_are_those_of_the_command(rows):
         assert getattr(again, name) == pytest.approx(getattr(kept, name), rel=0.01), "run: lumina accuracy --physics --fit"
 
 
-def test_our_own_speeds_are_those_of_the_performance_page():
+def test_our_own_figures_are_those_of_the_performance_page():
     page = json.loads((Path(__file__).parents[2] / "docs" / "performance-gpu.json").read_text(encoding="utf-8"))
     own = toml_data.read("own_runs")
-    assert own["tokens_per_second"] == page["tokens_per_second"]
-    assert (own["micro_batch"], own["seq_len"]) == (page["micro_batch"], page["seq_len"])
+    assert {gpus.resolve(one["gpu"]).name for one in page} == {run["gpu"] for run in own["run"]}
+    for one in page:
+        run = next(run for run in own["run"] if run["gpu"] == gpus.resolve(one["gpu"]).name)
+        assert (run["tokens_per_second"], run["peak_gib"]) == (one["tokens_per_second"], one["peak_gib"])
+        assert (own["micro_batch"], own["seq_len"]) == (one["micro_batch"], one["seq_len"])
 
 
 def test_our_own_speeds_follow_from_the_others(rows):
@@ -111,12 +114,13 @@ def test_our_own_speeds_follow_from_the_others(rows):
         assert estimated == pytest.approx(observation.tokens_per_second_per_gpu, rel=0.15), observation.name
 
 
+@pytest.mark.parametrize("run", toml_data.read("own_runs")["run"], ids=lambda run: run["gpu"])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_our_own_peaks_on_a_gpu_are_what_is_counted(arch):
-    own = next(o for o in validation.own_observations() if o.name == f"own-{arch}")
+def test_our_own_peaks_on_a_gpu_are_what_is_counted(arch, run):
+    own = next(o for o in validation.own_observations()[arch] if o.gpu.name == run["gpu"])
     counted = memory.of_setting(own.shape, own.setting, own.gpu).reported
-    assert counted.mid == pytest.approx(toml_data.read("own_runs")["peak_gib"][arch], rel=0.03)
-    assert counted.low <= toml_data.read("own_runs")["peak_gib"][arch] <= counted.high
+    assert counted.mid == pytest.approx(run["peak_gib"][arch], rel=0.03)
+    assert counted.low <= run["peak_gib"][arch] <= counted.high
 
 
 def test_every_measurement_names_its_source():

@@ -56,6 +56,10 @@ def test_what_could_cost_more_than_its_cap_is_refused(a, b, c):
         caps.refuse_beyond(caps.Cap(usd=offered, seconds=1.0), low=low, mid=mid, high=high)
     else:
         caps.refuse_beyond(cap, low=low, mid=mid, high=high)
+    # What only measures is refused where it is expected to cost more.
+    caps.refuse_beyond(cap, low=low, mid=mid, high=high, by_mid=True)
+    with pytest.raises(RefusedError, match="is expected to cost more"):
+        caps.refuse_beyond(caps.Cap(usd=mid * Decimal("0.99"), seconds=1.0), low=low, mid=mid, high=high, by_mid=True)
 
 
 @given(prices, sums, sums)

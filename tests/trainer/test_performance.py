@@ -1,8 +1,11 @@
 """The page of performance holds each figure against what it is to be, and says which are not reached."""
 
+import json
+
 import torch
 
-from trainer.performance import BARS, page
+from trainer import bench_gpu
+from trainer.performance import BARS, GPU_BARS, GPU_FILE, gpu_figures, page
 from trainer.step_profile import KINDS, REST, profile
 
 FIGURES = {
@@ -43,3 +46,17 @@ def test_a_profile_counts_every_operator_once_and_products_among_them():
     spent = profile(step)
     assert set(spent) == {*KINDS, REST}
     assert min(spent["matrix products"], spent["optimizer"], spent[REST]) > 0 == spent["attention"]
+
+
+def test_a_gpu_that_is_measured_again_takes_its_own_place_and_the_page_shows_each(tmp_path):
+    file = tmp_path / GPU_FILE
+    assert gpu_figures(tmp_path) == []
+    assert "No GPU was at hand" in page(FIGURES, gpu_figures(tmp_path))
+    steps = {arch: bench_gpu.Steps(speed, 20.0) for arch, speed in (("dense", 8e4), ("moe", 7e4), ("mod", 1.2e5), ("hybrid", 1e5))}
+    for gpu, day in (("A", "2026-01-01"), ("B", "2026-01-02"), ("A", "2026-01-03")):
+        measured = {"gpu": gpu, "measured": day, "torch": "2.11", **bench_gpu.figures(steps, bench_gpu.shape())}
+        bench_gpu.write(file, json.loads(json.dumps(measured)))
+    assert [(one["gpu"], one["measured"]) for one in gpu_figures(tmp_path)] == [("A", "2026-01-03"), ("B", "2026-01-02")]
+    lines = page(FIGURES, gpu_figures(tmp_path)).splitlines()
+    assert [line for line in lines if line.startswith("### ")] == ["### One A, 2026-01-03", "### One B, 2026-01-02"]
+    assert sum(line.startswith(f"| {bar.words} |") for line in lines for bar in GPU_BARS) == 2 * len(GPU_BARS)
