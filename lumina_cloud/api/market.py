@@ -14,6 +14,7 @@ from lumina_cloud.core import money
 from lumina_cloud.core.clock import iso
 from lumina_cloud.core.errors import LuminaError, ProviderDown, UsageError
 from lumina_cloud.ledger import PriceRecord
+from lumina_cloud.runs import failover
 from providers import registry
 from providers.contract import OfferQuery
 
@@ -32,9 +33,6 @@ PATIENCE_SECONDS = 60.0
 
 SAME_PRICE = timedelta(minutes=10)
 """A price that stays is written down again after that long."""
-
-LEAST_RELIABILITY = 0.90
-"""A plan leaves out hosts of which less is known to be up."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def cheapest(market: Market) -> list[Offer]:
     """Return the cheapest offer of each kind of machine that can be planned on: its GPU is known, its host reliable enough."""
     best: dict[tuple[str, str, int, bool], Offer] = {}
     for offer in market.offers:
-        if offer.gpu_known and (offer.reliability is None or offer.reliability >= LEAST_RELIABILITY):
+        if offer.gpu_known and failover.is_reliable(offer):
             best.setdefault((offer.provider, offer.gpu, offer.count, offer.interruptible), offer)
     return list(best.values())
 

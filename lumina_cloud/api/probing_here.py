@@ -20,7 +20,7 @@ from lumina_cloud.api.probing import KEPT_SECONDS, LAYOUT_FIELDS, Probe
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.core.edge import edge
 from lumina_cloud.core.errors import ProviderError, RefusedError
-from lumina_cloud.planner.learning import Kind
+from lumina_cloud.planner.learning import Kind, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,14 +40,13 @@ def known(home: Path, configs: Iterable[RunConfig], fixed: frozenset[str] = froz
     `fixed` names what the user has said: a default of bf16 is fp32 where the processor has no 16-bit arithmetic.
     """
     from lumina_cloud.api.cpu_benchmark import precision_here
-    from lumina_cloud.planner.plan import family_of
 
     made: dict[Kind, Probe] = {}
     for config in configs:
         precision = precision_here(config.training.precision, fixed="precision" in fixed)
         found = _kept(home, replace(config, training=replace(config.training, precision=precision)))
         if found is not None:
-            made[Kind("cpu", "local", 1, family_of(config))] = found
+            made[Kind("cpu", "local", 1, family_of(config.preset, config.model.arch))] = found
     return made
 
 

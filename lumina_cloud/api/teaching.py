@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lumina_cloud.api import probing
 from lumina_cloud.api.documents import of_plans
 from lumina_cloud.core import money, untrusted
-from lumina_cloud.planner.learning import SUSPECT, Experience, Figure, Kind, Lessons
+from lumina_cloud.planner.learning import SUSPECT, Experience, Figure, Kind, Lessons, family_of
 from lumina_cloud.runs.drift import MEASURES
 from trainer.config import ConfigError, from_json
 
@@ -45,7 +45,7 @@ def experience(run: RunRecord, charges: Sequence[ChargeRecord]) -> Experience:
             ratio = math.log(measured / modelled)
             if abs(ratio) < SUSPECT:
                 ratios.append((figure, ratio))
-    return Experience(run.gpu, run.provider, f"{run.model} {run.arch}", tuple(ratios))
+    return Experience(run.gpu, run.provider, family_of(run.model, run.arch), tuple(ratios))
 
 
 def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Figure, float | None, float | None]]:
@@ -93,7 +93,7 @@ def probes(ledger: Ledger, runs: Iterable[RunRecord], configs: Sequence[RunConfi
 
 def kind_of(run: RunRecord) -> Kind:
     """Return what a run's measurements speak of."""
-    return Kind(run.gpu, run.provider, run.count, f"{run.model} {run.arch}")
+    return Kind(run.gpu, run.provider, run.count, family_of(run.model, run.arch))
 
 
 def _of_any(ledger: Ledger, run: RunRecord, configs: Sequence[RunConfig]) -> Probe | None:

@@ -37,6 +37,11 @@ DEVIATIONS = 3.0
 """Scaled median deviations from the median that a run may be off: 1.4826 x the median deviation estimates a standard deviation."""
 
 
+def family_of(model: str, arch: str) -> str:
+    """Return what runs of a model in an architecture are called where they teach."""
+    return f"{model} {arch}"
+
+
 @dataclass(frozen=True)
 class Kind:
     """What estimates are learned for: a machine of so many GPUs at a provider, and a family of models on it."""

@@ -16,7 +16,7 @@ from lumina_cloud.planner.duration import Duration, duration
 from lumina_cloud.planner.estimate import Estimate, Interval, Machine, MemoryItem
 from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
-from lumina_cloud.planner.learning import Kind, Lessons, learned
+from lumina_cloud.planner.learning import Kind, Lessons, family_of, learned
 from trainer.config import MODELS, preset
 
 if TYPE_CHECKING:
@@ -116,14 +116,9 @@ def largest_that_fits(arch: str, machine: Machine) -> str | None:
 _LAYOUT_HINT = "take another number of GPUs, or a batch that divides over them (--global-batch, --set micro_batch=...)"
 
 
-def family_of(config: RunConfig) -> str:
-    """Return what runs of a kind are called where they teach: size and architecture."""
-    return f"{config.preset} {config.model.arch}"
-
-
 def kind_of(config: RunConfig, machine: Machine) -> Kind:
     """Return what is learned for a workload on a machine."""
-    return Kind(machine.gpu.name, machine.provider, machine.count, family_of(config))
+    return Kind(machine.gpu.name, machine.provider, machine.count, family_of(config.preset, config.model.arch))
 
 
 def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lessons: Lessons | None = None) -> Estimate:

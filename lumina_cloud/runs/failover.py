@@ -50,6 +50,12 @@ INTERRUPTION_SECONDS = 900.0
 """What one more interruption takes beside the work that is done again: the next machine is found, boots, and is made ready."""
 USUAL_RELIABILITY = 0.97
 """Of a host whose reliability nobody states."""
+LEAST_RELIABILITY = 0.90
+
+
+def is_reliable(offer: Offer) -> bool:
+    """Whether a host is up most of the time, or nothing is said of it."""
+    return offer.reliability is None or offer.reliability >= LEAST_RELIABILITY
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PRICE_SLACK = Decimal("1.10")
 """Prices move between a plan and a create. One that moved further is another offer."""
-LEAST_RELIABILITY = 0.90
 
 
 def choose(context: Context, run: RunRecord, of_run: Terms) -> Offer | None:
@@ -51,7 +50,7 @@ def again(context: Context, run: RunRecord, of_run: Terms, rental: RentalRecord)
 def sound(ledger: Ledger, now: datetime, offers: Sequence[Offer]) -> list[Offer]:
     """Return the offers of machines that did not fail before, on hosts that are up most of the time or say nothing of it."""
     bad = remembered.bad_machines(ledger, now)
-    return [o for o in offers if (o.provider, o.machine_id) not in bad and (o.reliability is None or o.reliability >= LEAST_RELIABILITY)]
+    return [o for o in offers if (o.provider, o.machine_id) not in bad and failover.is_reliable(o)]
 
 
 def is_dearer(rental: RentalRecord, usd_per_hour: Decimal) -> bool:
