@@ -421,7 +421,7 @@ def _planned_figures(row: planner.Row) -> dict[str, Any]:
     return {
         "seconds": {k: v * 3600 for k, v in document.hours.model_dump().items()},
         "usd": document.usd.model_dump(),
-        "peak_memory_gib": document.memory_gib.model_dump(),
+        "peak_memory_gib": planning.interval(row.estimate.reported_gib).model_dump(),
         "tokens_per_second": document.tokens_per_second.model_dump(),
         "loss": document.loss.model_dump(),
         # What the ledger learns from: reality against the model alone, not against what it had learned before.

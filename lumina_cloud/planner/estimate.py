@@ -69,6 +69,9 @@ class Estimate:
     """What a workload takes on a machine in a layout."""
 
     memory_gib: Interval
+    """Of the whole process on each GPU."""
+    reported_gib: Interval
+    """What the trainer will report as its peak: on a GPU what torch's allocator has given out, without the context."""
     usable_memory_gib: float
     memory_items: tuple[MemoryItem, ...]
     """They add up to `memory_gib.mid`."""
@@ -95,6 +98,7 @@ class Estimate:
     checkpoint_minutes_best: float | None = None
     """Between checkpoints on an interruptible machine, after Young and Daly."""
     modelled: tuple[tuple[str, float], ...] = ()
-    """Middle values before the ledger's runs had a say: tokens_per_second, memory, overhead (hours beside training), loss."""
+    """Middle values before the ledger's runs had a say: tokens_per_second, memory (as reported), overhead (hours beside
+    training), loss."""
     runs: int = 0
     """Finished runs that the speed rests on; 0 where it is modelled alone."""

@@ -102,6 +102,8 @@ def _memory(shape: Shape, setting: Setting, gpu: Gpu) -> list[str]:
     ]
     out += [f"memory: {item.name} = {item.gib:.3f} GiB" for item in found.items]
     out.append(f"memory per GPU = {found.gib.mid:.3f} GiB = their sum; four of five between {found.gib.low:.3f} and {found.gib.high:.3f}")
+    if gpu.device == "cuda":
+        out.append(f"a run reports {found.reported.mid:.3f} GiB of it as its peak: what torch's allocator has given out")
     usable = gpu.usable_memory_gib
     if usable is not None:
         verdict = "fits" if found.upper_gib <= usable else "does not fit"

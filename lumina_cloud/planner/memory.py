@@ -43,6 +43,9 @@ CUDA_CONTEXT_GIB = 0.75
 NCCL_GIB = 0.4
 """Channels and buffers of one communicator's collectives: data, tensor and pipeline parallel ranks have one each."""
 
+BESIDE = ("allocator reserve", "CUDA context", "NCCL")
+"""Items on a GPU that torch's allocator has not given out: no part of the peak that our trainer reports."""
+
 CPU_PROCESS_GIB = 0.24
 """Resident size of a Python process with torch loaded, before any model."""
 CPU_LATER_GIB = 0.21
@@ -122,6 +125,21 @@ class Memory:
         rest = self.reported.mid - self.states_gib - self.working_gib
         return _interval(self.states_gib * units.GIB, self.working_gib * units.GIB, rest * units.GIB, off)
 
+    def as_reported(self, reported: Interval) -> Memory:
+        """Return the same memory if the framework reports another range: what lies outside its allocator stays as it is."""
+        if reported == self.reported:
+            return self
+        factor, beside = reported.mid / self.reported.mid, self.gib.mid - self.reported.mid
+        stays = BESIDE if beside else ()
+        upper = (self.upper_gib - self.outside_gib) * factor + self.outside_gib
+        return replace(
+            self,
+            items=tuple(item if item.name in stays else MemoryItem(item.name, item.gib * factor) for item in self.items),
+            gib=_within(Interval(reported.low + beside, reported.mid + beside, reported.high + beside), upper),
+            upper_gib=upper,
+            reported=reported,
+        )
+
     def room(self, usable_gib: float, *, split: bool) -> float:
         """Return the bound that would just fit."""
         if split:
@@ -134,6 +152,15 @@ def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     training = config.training
     setting = settings.of_layout(layout, training.seq_len, training.precision, gpu.device, training.optimizer)
     return of_setting(shapes.of_model(config.model, training.seq_len), setting, gpu)
+
+
+def as_heavy(gpu: Gpu, count: int, factor: float) -> Gpu:
+    """Return the GPU that holds just as much as this one, of `count`, does when frameworks report `factor` times what is counted."""
+    usable = gpu.memory_bytes_usable
+    if factor == 1 or usable is None:
+        return gpu
+    outside = 0.0 if gpu.device == "cpu" else (CUDA_CONTEXT_GIB + (NCCL_GIB if count > 1 else 0.0)) * units.GIB
+    return replace(gpu, memory_bytes_usable=int(max(0.0, usable - outside) / factor + outside))
 
 
 @dataclass(frozen=True)
@@ -327,7 +354,8 @@ def _gradients(shape: Shape, setting: Setting) -> float:
     held = _own_share(shape, setting, 2) * s.trained * s.gradients
     if setting.offload != "none":
         # Gradients leave for the host bucket by bucket; two buckets are in flight.
-        return min(held, 2.0 * s.gradients * BUCKET_ELEMENTS)
+        bucket = OUR_BUCKET_ELEMENTS if setting.framework == settings.OURS else BUCKET_ELEMENTS
+        return min(held, 2.0 * s.gradients * bucket)
     return held
 
 

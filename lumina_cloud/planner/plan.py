@@ -13,10 +13,11 @@ from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner import loss as loss_law
 from lumina_cloud.planner.costs import costs
 from lumina_cloud.planner.duration import Duration, duration
-from lumina_cloud.planner.estimate import Estimate, Interval, Machine, MemoryItem
+from lumina_cloud.planner.estimate import Estimate, Interval, Machine
 from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
 from lumina_cloud.planner.learning import Kind, Lessons, family_of, learned
+from lumina_cloud.planner.memory import as_heavy
 from trainer.config import MODELS, preset
 
 if TYPE_CHECKING:
@@ -127,10 +128,7 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     def of(figure: Figure) -> Lesson:
         return known.of(figure, kind)
 
-    heavier = of("memory").factor
-    usable = machine.gpu.memory_bytes_usable
-    gpu = machine.gpu if heavier == 1 or usable is None else replace(machine.gpu, memory_bytes_usable=int(usable / heavier))
-    chosen = choose(config, gpu, machine.count, fixed)
+    chosen = choose(config, as_heavy(machine.gpu, machine.count, of("memory").factor), machine.count, fixed)
     speed = replace(
         chosen.throughput, tokens_per_second=learned(chosen.throughput.tokens_per_second, of("tokens_per_second"), "tokens_per_second")
     )
@@ -140,28 +138,28 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     )
     usd, by_part = costs(chosen.config, machine, time.hours)
     loss = loss_law.loss(chosen.config)
-    upper = chosen.memory.upper_gib * heavier
-    gib = learned(chosen.memory.gib, of("memory"), "memory")
+    memory = chosen.memory.as_reported(learned(chosen.memory.reported, of("memory"), "memory"))
     return Estimate(
-        memory_gib=Interval(gib.low, gib.mid, max(gib.mid, min(gib.high, upper))),
+        memory_gib=memory.gib,
+        reported_gib=memory.reported,
         usable_memory_gib=machine.gpu.usable_memory_gib or 0.0,
-        memory_items=tuple(MemoryItem(item.name, item.gib * heavier) for item in chosen.memory.items),
+        memory_items=memory.items,
         tokens_per_second=speed.tokens_per_second,
         hours=time.hours,
         usd=usd,
         loss=learned(loss, of("loss"), "loss"),
         fits=chosen.fits,
         config=chosen.config,
-        host_memory_gib=chosen.memory.host_gib,
+        host_memory_gib=memory.host_gib,
         basis="measured" if of("tokens_per_second").runs else "modelled",
-        memory_upper_gib=upper,
+        memory_upper_gib=memory.upper_gib,
         parts=time.expected,
         costs=by_part,
         checkpoint_gib=time.checkpoint_gib,
         checkpoint_minutes_best=time.checkpoint_minutes_best,
         modelled=(
             ("tokens_per_second", chosen.throughput.tokens_per_second.mid),
-            ("memory", chosen.memory.gib.mid),
+            ("memory", chosen.memory.reported.mid),
             ("overhead", plain.hours.mid - plain.expected.training),
             ("loss", loss.mid),
         ),

@@ -12,7 +12,7 @@ from lumina_cloud.api import accuracy
 from lumina_cloud.catalog import gpus, measured, toml_data
 from lumina_cloud.planner import fitting, memory, validation
 from lumina_cloud.planner.constants import speed_constants
-from trainer.config import ARCHS
+from trainer.config import ARCHS, LayoutConfig, preset
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,15 @@ def test_our_own_peaks_on_a_gpu_are_what_is_counted(arch, run):
     counted = memory.of_setting(own.shape, own.setting, own.gpu).reported
     assert counted.mid == pytest.approx(run["peak_gib"][arch], rel=0.03)
     assert counted.low <= run["peak_gib"][arch] <= counted.high
+
+
+@pytest.mark.parametrize("run", toml_data.read("own_runs")["trained"], ids=lambda run: f"{run['preset']}-{run['layout']['micro_batch']}")
+def test_what_the_trainer_reports_on_a_gpu_is_what_is_counted(run):
+    config = preset(run["preset"], "dense")
+    training = replace(config.training, seq_len=run["seq_len"], precision="bf16")
+    config = replace(config, model=replace(config.model, **run["model"]), training=training)
+    reported = memory.memory(config, LayoutConfig(**run["layout"]), gpus.resolve(run["gpu"])).reported
+    assert reported.mid == pytest.approx(run["peak_gib"], rel=0.03)
 
 
 def test_every_measurement_names_its_source():
