@@ -22,17 +22,14 @@ if TYPE_CHECKING:
 
 HOPPER_PEAK = 989e12
 """FLOP/s of bf16 matrix products with fp32 sums on an H100 or H200 SXM, dense (NVIDIA's data sheets)."""
-NEEDED_GIB = 70.0
+GPUS = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
+"""As their driver calls them; the PCIe and NVL cards of that generation are slower."""
 STEPS = 10
 
 
 def at_hand() -> bool:
-    """Whether there is a GPU of Hopper's generation with enough memory."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0) and _memory_gib() >= NEEDED_GIB
-
-
-def _memory_gib() -> float:
-    return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
+    """Whether there is a GPU that `HOPPER_PEAK` is the peak of."""
+    return torch.cuda.is_available() and torch.cuda.get_device_name() in GPUS
 
 
 def shape(micro_batch: int = 8) -> Shape:
@@ -43,9 +40,16 @@ def shape(micro_batch: int = 8) -> Shape:
     return Shape(*sizes, seq_len=config.training.seq_len, micro_batch=micro_batch)
 
 
-def write(file: Path, found: dict[str, Any]) -> None:
+def known(file: Path) -> list[dict[str, Any]]:
+    """Return the GPUs that a file tells of, none where there is no file. Raises ValueError where it is none of ours."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(one, dict) and "gpu" in one for one in found):
+        raise ValueError("no list of GPUs")
+    return found
+
+
+def write(file: Path, known: list[dict[str, Any]], found: dict[str, Any]) -> None:
     """Put what was measured of a GPU first into a list of GPUs in JSON, in the place of what was known of it."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     others = [one for one in known if one["gpu"] != found["gpu"]]
     file.write_text(json.dumps([found, *others], indent=1) + "\n", encoding="utf-8")
 

@@ -181,8 +181,12 @@ def _bench_gpu(file: Path) -> None:
     from trainer import bench_gpu
 
     if not bench_gpu.at_hand():
-        raise ConfigError("gpu", str(file), "preset b1 is timed on one Hopper GPU of 80 GB, and there is none", "leave --gpu out")
-    bench_gpu.write(file, bench_gpu.measure())
+        raise ConfigError("gpu", str(file), "preset b1 is timed on one H100 or H200 (SXM), and there is none", "leave --gpu out")
+    try:
+        known = bench_gpu.known(file)
+    except ValueError as error:
+        raise ConfigError("gpu", str(file), f"what is there is no list of measured GPUs: {error}", "name another file") from error
+    bench_gpu.write(file, known, bench_gpu.measure())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

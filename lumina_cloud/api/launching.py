@@ -299,7 +299,7 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
         return planned.plan.recommendation.row
     first = planned.plan.rows[0]
     e = first.estimate
-    largest = planner.largest_that_fits(first.arch, first.machine)
+    largest = planner.largest_that_fits(first.arch, first.machine, planned.lessons)
     if wanted.gpu is None and wanted.provider is None:
         hint = "more memory, or fewer parameters: lumina plan shows what each machine could hold"
     elif largest is None:
@@ -314,7 +314,7 @@ def _chosen(planned: Planned, wanted: MachineFilter) -> planner.Row:
             hint += "\na machine of several GPUs: --count 8"
     raise RefusedError(
         f"{first.model} {first.arch} does not fit {first.machine.count} x {first.machine.gpu.name}: "
-        f"{e.memory_gib.high:.1f} GiB of {e.usable_memory_gib:.1f}",
+        f"{e.memory_upper_gib:.1f} GiB of {e.usable_memory_gib:.1f}",
         hint,
     )
 
@@ -370,7 +370,7 @@ def begin(session: Session, prepared: Prepared, intent: str = "") -> RunRecord:
         gpu=machine.gpu.name,
         count=machine.count,
         usd_per_hour=machine.usd_per_hour,
-        planned={**_planned_figures(row), "on_drift": prepared.purpose.on_drift, MEASURES: config.training.measure_seconds > 0},
+        planned={**planned_figures(row), "on_drift": prepared.purpose.on_drift, MEASURES: config.training.measure_seconds > 0},
         usd_cap=prepared.cap.usd,
         seconds_cap=prepared.cap.seconds,
         data_path=source if Path(source).is_absolute() else None,
@@ -416,7 +416,8 @@ def write_down(ledger: Ledger, run: RunRecord, terms: Terms, intent: str = "") -
     return replace(run, state="provisioning")
 
 
-def _planned_figures(row: planner.Row) -> dict[str, Any]:
+def planned_figures(row: planner.Row) -> dict[str, Any]:
+    """Return what a run keeps of its plan's row: ranges by figure, and what physics alone says."""
     document = planning.row(row)
     return {
         "seconds": {k: v * 3600 for k, v in document.hours.model_dump().items()},

@@ -52,6 +52,8 @@ SPREAD_THERE = {"tokens_per_second": 0.12, "memory": 0.08}
 """The same where the next machine is another one of its kind."""
 BELIEVED = {"tokens_per_second": math.log(4), "memory": math.log(1.5)}
 """How far a rented machine's word may be from the model, as a logarithm: beyond, it did something else, or says what is not so."""
+MOST_SOONER = math.log(10)
+"""How much sooner than modelled this computer may be at work, as a logarithm."""
 LAYOUT_FIELDS = frozenset(f.name for f in fields(LayoutConfig))
 
 
@@ -87,11 +89,12 @@ class Probed(Lessons):
         """Return what is known of a figure: the probe's word where there is one."""
         probe = self._probes.get(kind)
         pair = None if probe is None else _pair(probe, figure)
-        if pair is None or not _is_of_the_machine(figure, pair, kind.provider):
+        log = None if pair is None else _believed(math.log(pair[0] / pair[1]), figure, kind.provider)
+        if pair is None or log is None:
             return self._lessons.of(figure, kind)
         measured, modelled = pair
         spread = (SPREAD if kind.provider == "local" else SPREAD_THERE).get(figure, 0.0)
-        shift = Shift(math.log(measured / modelled), LEARNED_AS, LEARNED_AS, spread)
+        shift = Shift(log, LEARNED_AS, LEARNED_AS, spread)
         return Lesson((("probe", shift),), f"{measured:,.4g} measured / {modelled:,.4g} modelled of this workload")
 
 
@@ -109,9 +112,15 @@ def _pair(probe: Probe, figure: Figure) -> tuple[float, float] | None:
             return None
 
 
-def _is_of_the_machine(figure: Figure, pair: tuple[float, float], provider: str) -> bool:
-    """Whether what was measured is the machine's doing: a start too far off is that of a rented one that waited for somebody."""
-    return figure != "start" or provider == "local" or abs(math.log(pair[0] / pair[1])) <= WITHIN["start"]
+def _believed(log: float, figure: Figure, provider: str) -> float | None:
+    """Return how far off the model a probe may say that a figure is, None where it says nothing.
+
+    A rented machine's start too far off is that of one that waited for somebody. This computer's is never waited for, but a first start
+    that took much longer read what the next one finds in memory.
+    """
+    if figure != "start" or abs(log) <= WITHIN["start"]:
+        return log
+    return max(-MOST_SOONER, min(WITHIN["start"], log)) if provider == "local" else None
 
 
 def shortened(config: RunConfig, tokens_per_second: float) -> RunConfig:
@@ -157,20 +166,20 @@ def measured(
     """Return what a probe says, None where it does not say it.
 
     `seconds` is what it took of machines in all, `at_work` of the one that measured, until its work was done; None where that is not
-    known. `modelled` is physics alone about the same short run: tokens per second, memory in GiB, overhead in hours.
+    known. `modelled` is physics alone about the same short run: tokens per second, peak memory as it is reported in GiB, overhead in hours.
     """
     last = result.get("steps", len(steps))
     steps = [step for step in steps if step.step <= last]
     speed, peak = steady_speed(steps), untrusted.number(result.get("peak_memory_gib"), 1e-3, 1e5)
-    said = {name: untrusted.number(modelled.get(name), 1e-9, 1e12) for name in ("tokens_per_second", "memory", "overhead")}
-    if speed is None or peak is None or said["tokens_per_second"] is None or said["memory"] is None:
+    said = {name: untrusted.number(modelled.get(name), 1e-9, 1e12) for name in ("tokens_per_second", "reported", "overhead")}
+    if speed is None or peak is None or said["tokens_per_second"] is None or said["reported"] is None:
         return None
     beside = 0.0 if at_work is None else max(0.0, at_work - steps[-1].data["tokens"] / speed)
     return Probe(
         tokens_per_second=speed,
         peak_memory_gib=peak,
         modelled_tokens_per_second=said["tokens_per_second"],
-        modelled_memory_gib=said["memory"],
+        modelled_memory_gib=said["reported"],
         seconds=seconds,
         usd=usd,
         steps=len(steps),

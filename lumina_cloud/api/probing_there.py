@@ -36,7 +36,7 @@ def prepare(
 ) -> Prepared:
     """Plan the probe of a plan's row and pass every check before renting.
 
-    Raises what `launching.prepare` raises: RefusedError where the probe could cost more than its cap.
+    Raises what `launching.prepare` raises: RefusedError where the probe is expected to cost more than its cap.
     """
     if max_cost is not None and max_cost <= 0:
         raise UsageError(f"--probe-cost is {money.text(max_cost)}, but must be above 0", "e.g. --probe-cost 0.50")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.api import probing
 from lumina_cloud.api.documents import of_plans
+from lumina_cloud.catalog.gpus import CPU
 from lumina_cloud.core import money, untrusted
 from lumina_cloud.planner.learning import SUSPECT, Experience, Figure, Kind, Lessons, family_of
 from lumina_cloud.runs.drift import MEASURES
@@ -65,10 +66,22 @@ def _measured(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[tuple[Fig
     clean = not result.get("skipped_batches")
     return [
         ("tokens_per_second", speed, known("tokens_per_second", "tokens_per_second")),
-        ("memory", untrusted.number(result.get("peak_memory_gib"), 0.0, 1e5), known("memory", "peak_memory_gib")),
+        ("memory", untrusted.number(result.get("peak_memory_gib"), 0.0, 1e5), modelled_peak(run)),
         ("overhead", overhead, known("overhead", "")),
         ("loss", untrusted.number(result.get("loss_last"), 0.0, 1e3) if clean else None, known("loss", "loss")),
     ]
+
+
+def modelled_peak(run: RunRecord) -> float | None:
+    """Return what physics alone said that a run would report as its peak memory, GiB; None where it was not said.
+
+    Plans of former releases gave that of a GPU's whole process, which no run reports.
+    """
+    modelled = run.planned.get("modelled", {})
+    said = modelled.get("reported")
+    if said is None and run.gpu == CPU:
+        said = modelled.get("memory", run.planned.get("peak_memory_gib", {}).get("mid"))
+    return untrusted.number(said, 1e-9, 1e5)
 
 
 # --- probes that ran on rented machines ----------------------------------------------------------------------------------
@@ -128,17 +141,18 @@ def accuracy(ledger: Ledger) -> of_plans.AccuracyDocument:
     """Return predicted against actual, per figure, over all finished runs, newest first. Raises LedgerError."""
     runs = [run for run in ledger.runs(("succeeded",)) if not measures(run)]
     charges = ledger.charges_of([run.run_id for run in runs]) if runs else {}
-    rows = [row for run in runs for row in _rows(run, charges.get(run.run_id, []))]
+    rows = [row for run in runs for row in accuracy_rows(run, charges.get(run.run_id, []))]
     figures = [_summary(figure, [r for r in rows if r.figure == figure]) for figure in FIGURES]
     return of_plans.AccuracyDocument(runs=len(runs), figures=[f for f in figures if f.runs], rows=rows)
 
 
-def _rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[of_plans.PredictedActual]:
+def accuracy_rows(run: RunRecord, charges: Sequence[ChargeRecord]) -> list[of_plans.PredictedActual]:
+    """Return predicted against actual of one finished run, a row a figure that is known of both."""
     counted = [c for c in charges if c.counted]
     actual: dict[str, Any] = {
         "seconds": sum((c.until - c.since).total_seconds() for c in counted if c.kind == "gpu") or None,
         "usd": float(sum(c.usd for c in counted)) or None,
-        "peak_memory_gib": run.result.get("peak_memory_gib"),
+        "peak_memory_gib": None if modelled_peak(run) is None else run.result.get("peak_memory_gib"),
         "tokens_per_second": run.result.get("tokens_per_second"),
         "loss": run.result.get("loss_last"),
     }

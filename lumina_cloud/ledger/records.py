@@ -32,7 +32,7 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One training job. `planned` holds ranges of seconds, usd, peak_memory_gib, tokens_per_second and loss."""
+    """One training job. `planned` holds ranges of seconds, usd, peak_memory_gib, tokens_per_second and loss, as a run reports them."""
 
     run_id: str
     created_at: datetime

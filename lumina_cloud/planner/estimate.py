@@ -98,7 +98,12 @@ class Estimate:
     checkpoint_minutes_best: float | None = None
     """Between checkpoints on an interruptible machine, after Young and Daly."""
     modelled: tuple[tuple[str, float], ...] = ()
-    """Middle values before the ledger's runs had a say: tokens_per_second, memory (as reported), overhead (hours beside
-    training), loss."""
+    """Middle values before the ledger's runs had a say: tokens_per_second, reported (peak memory in GiB), overhead
+    (hours beside training), loss."""
     runs: int = 0
     """Finished runs that the speed rests on; 0 where it is modelled alone."""
+
+    @property
+    def heavier(self) -> float:
+        """How many times the memory that is counted runs report."""
+        return self.reported_gib.mid / dict(self.modelled).get("reported", self.reported_gib.mid)

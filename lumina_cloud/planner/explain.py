@@ -36,7 +36,18 @@ def plan_lines(row: Row) -> list[str]:
     training = e.config.training
     shape = shapes.of_model(e.config.model, training.seq_len)
     setting = settings.of_layout(e.config.layout, training.seq_len, training.precision, row.machine.gpu.device, training.optimizer)
-    return [*lines(shape, setting, row.machine.gpu), *_time(row), *_money(row), *_loss(row)]
+    return [*lines(shape, setting, row.machine.gpu), *_heavier(row), *_time(row), *_money(row), *_loss(row)]
+
+
+def _heavier(row: Row) -> list[str]:
+    e = row.estimate
+    if abs(e.heavier - 1) < 1e-9:
+        return []
+    verdict = "fits" if e.fits else "does not fit"
+    return [
+        f"runs report {e.heavier:.4g} times that peak (memory, below): {e.memory_gib.mid:.3f} GiB per GPU, 95 % upper bound "
+        f"{e.memory_upper_gib:.3f} against {e.usable_memory_gib:.2f}: {verdict}"
+    ]
 
 
 def _model(shape: Shape, setting: Setting) -> list[str]:

@@ -38,13 +38,10 @@ LIVE_ELEMENTS = 1_000_000_000
 DDP_BUCKET_BYTES = 25 * 2**20
 
 CUDA_CONTEXT_GIB = 0.75
-"""Context, loaded kernels and cuBLAS workspace."""
+"""Context and loaded kernels."""
 
 NCCL_GIB = 0.4
 """Channels and buffers of one communicator's collectives: data, tensor and pipeline parallel ranks have one each."""
-
-BESIDE = ("allocator reserve", "CUDA context", "NCCL")
-"""Items on a GPU that torch's allocator has not given out: no part of the peak that our trainer reports."""
 
 CPU_PROCESS_GIB = 0.24
 """Resident size of a Python process with torch loaded, before any model."""
@@ -126,19 +123,27 @@ class Memory:
         return _interval(self.states_gib * units.GIB, self.working_gib * units.GIB, rest * units.GIB, off)
 
     def as_reported(self, reported: Interval) -> Memory:
-        """Return the same memory if the framework reports another range: what lies outside its allocator stays as it is."""
+        """Return the same memory if the framework reports another range: what other programs of the process hold stays as it is."""
         if reported == self.reported:
             return self
-        factor, beside = reported.mid / self.reported.mid, self.gib.mid - self.reported.mid
-        stays = BESIDE if beside else ()
+        factor = reported.mid / self.reported.mid
+        within = {item.name for item in self.items} - _gpu_outside(1).keys()
+        reserve = factor * (self.gib.mid - self.reported.mid - self.outside_gib)
+        beside = (self.gib.low - self.reported.low, self.outside_gib + reserve, max(0.0, self.gib.high - self.reported.high))
+        gib = Interval(reported.low + beside[0], reported.mid + beside[1], reported.high + max(beside[1:]))
         upper = (self.upper_gib - self.outside_gib) * factor + self.outside_gib
         return replace(
             self,
-            items=tuple(item if item.name in stays else MemoryItem(item.name, item.gib * factor) for item in self.items),
-            gib=_within(Interval(reported.low + beside, reported.mid + beside, reported.high + beside), upper),
+            items=tuple(MemoryItem(i.name, i.gib * factor) if i.name in within else i for i in self.items),
+            gib=_within(replace(gib, low=min(gib.low, gib.mid)), upper),
             upper_gib=upper,
             reported=reported,
         )
+
+    def times(self, factor: float) -> Memory:
+        """Return the same memory if the framework reports `factor` times what is counted."""
+        r = self.reported
+        return self.as_reported(Interval(factor * r.low, factor * r.mid, factor * r.high))
 
     def room(self, usable_gib: float, *, split: bool) -> float:
         """Return the bound that would just fit."""
@@ -154,12 +159,12 @@ def memory(config: RunConfig, layout: LayoutConfig, gpu: Gpu) -> Memory:
     return of_setting(shapes.of_model(config.model, training.seq_len), setting, gpu)
 
 
-def as_heavy(gpu: Gpu, count: int, factor: float) -> Gpu:
-    """Return the GPU that holds just as much as this one, of `count`, does when frameworks report `factor` times what is counted."""
+def with_room_for(gpu: Gpu, count: int, factor: float) -> Gpu:
+    """Return a GPU with other room: what fits it by the count fits one of `count` of `gpu` if runs report `factor` times the count."""
     usable = gpu.memory_bytes_usable
     if factor == 1 or usable is None:
         return gpu
-    outside = 0.0 if gpu.device == "cpu" else (CUDA_CONTEXT_GIB + (NCCL_GIB if count > 1 else 0.0)) * units.GIB
+    outside = 0.0 if gpu.device == "cpu" else sum(_gpu_outside(1 if count > 1 else 0).values())
     return replace(gpu, memory_bytes_usable=int(max(0.0, usable - outside) / factor + outside))
 
 
@@ -352,11 +357,27 @@ def _gradients(shape: Shape, setting: Setting) -> float:
     if setting.gradient_freed:
         return max(shape.block_parameters, shape.embedding_parameters) * s.gradients / setting.tensor
     held = _own_share(shape, setting, 2) * s.trained * s.gradients
-    if setting.offload != "none":
-        # Gradients leave for the host bucket by bucket; two buckets are in flight.
-        bucket = OUR_BUCKET_ELEMENTS if setting.framework == settings.OURS else BUCKET_ELEMENTS
-        return min(held, 2.0 * s.gradients * bucket)
-    return held
+    if setting.offload == "none":
+        return held
+    if setting.framework == settings.OURS and setting.stage < 3:
+        return min(held, _leaving(shape, setting))
+    # Gradients leave for the host bucket by bucket; two buckets are in flight.
+    return min(held, 2.0 * s.gradients * BUCKET_ELEMENTS)
+
+
+def _leaving(shape: Shape, setting: Setting) -> float:
+    """Bytes of gradients on their way to the host under ZeRO stage 2: two buckets, or one tensor that is larger, copied and cast to fp32.
+
+    A buffer of the largest tensor's size stays beside them (DeepSpeed 0.19, `stage_1_and_2.py`).
+    """
+    size, largest = setting.states.gradients, _largest_tensor(shape, setting)
+    return largest * size + max(2.0 * size * OUR_BUCKET_ELEMENTS, largest * (size + 4.0))
+
+
+def _largest_tensor(shape: Shape, setting: Setting) -> float:
+    """Elements of the largest weight of our trainer: the embedding, or gate and up projections in one, those of all experts here."""
+    experts = max(1.0, shape.n_experts / setting.expert)
+    return max(shape.vocab * shape.d_model, experts * 2.0 * shape.d_model * shape.d_ff)
 
 
 # --- the three moments ---------------------------------------------------------------------------------------------------
@@ -473,7 +494,11 @@ def _outside(shape: Shape, setting: Setting, gpu: Gpu) -> dict[str, float]:
         n = _own_share(shape, setting, 1) * setting.states.trained
         return {**found, "step beside activations": CPU_STEP_BYTES * n}
     groups = sum(degree > 1 for degree in (setting.tensor, setting.pipeline, setting.replicas))
-    communicators = max(1, groups) if setting.n_gpus > 1 else 0
+    return _gpu_outside(max(1, groups) if setting.n_gpus > 1 else 0)
+
+
+def _gpu_outside(communicators: int) -> dict[str, float]:
+    """Return the bytes of a GPU that torch's allocator knows nothing of."""
     return {"CUDA context": CUDA_CONTEXT_GIB * units.GIB, "NCCL": communicators * NCCL_GIB * units.GIB}
 
 

@@ -17,7 +17,7 @@ from lumina_cloud.planner.estimate import Estimate, Interval, Machine
 from lumina_cloud.planner.front import front
 from lumina_cloud.planner.layout_search import NoLayout, choose
 from lumina_cloud.planner.learning import Kind, Lessons, family_of, learned
-from lumina_cloud.planner.memory import as_heavy
+from lumina_cloud.planner.memory import with_room_for
 from trainer.config import MODELS, preset
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def plan(
     return Plan(tuple(rows), Recommendation(best, _reason(best, rows)) if best else None, (*others, *excluded))
 
 
-def largest_that_fits(arch: str, machine: Machine) -> str | None:
-    """Return the largest preset of `arch` that fits `machine`, None when none does."""
+def largest_that_fits(arch: str, machine: Machine, lessons: Lessons | None = None) -> str | None:
+    """Return the largest preset of `arch` that fits `machine`, None when none does; `lessons` say how heavy runs there are."""
     for model in reversed(MODELS):
         try:
-            if _estimate(preset(model, arch), machine, frozenset()).fits:
+            if _estimate(preset(model, arch), machine, frozenset(), lessons).fits:
                 return model
         except NoLayout:
             continue
@@ -128,7 +128,7 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
     def of(figure: Figure) -> Lesson:
         return known.of(figure, kind)
 
-    chosen = choose(config, as_heavy(machine.gpu, machine.count, of("memory").factor), machine.count, fixed)
+    chosen = choose(config, with_room_for(machine.gpu, machine.count, of("memory").factor), machine.count, fixed)
     speed = replace(
         chosen.throughput, tokens_per_second=learned(chosen.throughput.tokens_per_second, of("tokens_per_second"), "tokens_per_second")
     )
@@ -159,7 +159,7 @@ def _estimate(config: RunConfig, machine: Machine, fixed: frozenset[str], lesson
         checkpoint_minutes_best=time.checkpoint_minutes_best,
         modelled=(
             ("tokens_per_second", chosen.throughput.tokens_per_second.mid),
-            ("memory", chosen.memory.reported.mid),
+            ("reported", chosen.memory.reported.mid),
             ("overhead", plain.hours.mid - plain.expected.training),
             ("loss", loss.mid),
         ),

@@ -18,13 +18,14 @@ from lumina_cloud.planner import loss as loss_law
 from lumina_cloud.planner.costs import costs
 from lumina_cloud.planner.duration import duration
 from lumina_cloud.planner.layout_search import NoLayout, choose
-from lumina_cloud.planner.memory import Memory, memory
+from lumina_cloud.planner.memory import Memory, memory, with_room_for
 from lumina_cloud.planner.throughput import throughput
 from trainer.config import ConfigError, LayoutConfig, RunConfig, check, with_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lumina_cloud.catalog.gpus import Gpu
     from lumina_cloud.planner.estimate import Interval, Machine, MoneyInterval
 
 MOST_CHANGES = 4
@@ -86,8 +87,14 @@ def need(config: RunConfig, machine: Machine) -> Memory:
     return memory(config, config.layout, machine.gpu)
 
 
-def remedies(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozenset(), most: int = 6) -> tuple[Remedy, ...]:
-    """Return the smallest sets of changes that make `config` fit `machine`, the least slowing first; none where it fits, or never can."""
+def remedies(
+    config: RunConfig, on: Machine, fixed: frozenset[str] = frozenset(), most: int = 6, *, heavier: float = 1.0
+) -> tuple[Remedy, ...]:
+    """Return the smallest sets of changes that make `config` fit a machine, the least slowing first; none where it fits, or never can.
+
+    `heavier` is how many times the memory that is counted runs there report.
+    """
+    machine = replace(on, gpu=with_room_for(on.gpu, on.count, heavier))
     usable = machine.gpu.usable_memory_gib
     if usable is None or machine.gpu.peak_tflops(config.training.precision) is None:
         return ()
@@ -108,7 +115,14 @@ def remedies(config: RunConfig, machine: Machine, fixed: frozenset[str] = frozen
             best = _best(start, machine, fixed, before, [axes[name] for name in names])
             if best is not None:
                 found[frozenset(names)] = best
-    return tuple(sorted(found.values(), key=lambda r: (r.slowdown, r.usd.mid, len(r.changes)))[:most])
+    least_slowing = sorted(found.values(), key=lambda r: (r.slowdown, r.usd.mid, len(r.changes)))[:most]
+    return tuple(_as_told(remedy, on.gpu, heavier) for remedy in least_slowing)
+
+
+def _as_told(remedy: Remedy, gpu: Gpu, heavier: float) -> Remedy:
+    """Return a remedy for the GPU as it is, with the memory that runs would report."""
+    told = replace(remedy, machine=replace(remedy.machine, gpu=gpu))
+    return replace(told, memory_upper_gib=need(told.config, told.machine).times(heavier).upper_gib)
 
 
 def _best(start: RunConfig, machine: Machine, fixed: frozenset[str], before: float, axes: list[list[_Choice]]) -> Remedy | None:

@@ -38,9 +38,9 @@ KERNELS_PER_BLOCK, EXPERT_KERNELS, DEPTH_KERNELS, OTHER_KERNELS = 70, 45, 30, 80
 COMPILED_KERNELS = 0.4
 STEP_SECONDS = {"cuda": 0.002, "cpu": 0.005}
 """Fixed cost of an optimizer step: norm of the gradients, schedule, logging."""
-CPU_ADAM_PARAMETERS_PER_SECOND = 7e8
-"""DeepSpeed's CPU Adam on a rented box's cores, all GPUs together: between the 1.2e9 of our own b1 on an H200 with 16 cores
-(30,200 tokens/s, micro batch 8 twice a step) and the 4e8 that the one published row, a doubtful one, comes to."""
+CPU_ADAM_PARAMETERS_PER_SECOND, OUR_CPU_ADAM = 4e8, 1.2e9
+"""DeepSpeed's CPU Adam on a rented box's cores, all GPUs together: what the one published row comes to, a doubtful one, and our own trainer
+on an H200 with 16 cores (`catalog/data/own_runs.toml`)."""
 PACKED_FROM, MODDED_WINDOW = 16_384, 1024
 """Modded nanoGPT packs documents into one long stream and attends within a window and a document."""
 CPU_HALF_WIDTH, CPU_ATTENTION = 64.0, 0.3
@@ -296,7 +296,8 @@ def _host(shape: Shape, setting: Setting, gpu: Gpu, c: SpeedConstants, compute: 
 def _optimizer(shape: Shape, setting: Setting, gpu: Gpu) -> float:
     n = local_parameters(shape, setting) * setting.states.trained
     if setting.offload != "none":
-        return n / CPU_ADAM_PARAMETERS_PER_SECOND / max(1.0, setting.n_gpus / setting.gpus_per_node)
+        rate = OUR_CPU_ADAM if setting.framework == settings.OURS else CPU_ADAM_PARAMETERS_PER_SECOND
+        return n / rate / max(1.0, setting.n_gpus / setting.gpus_per_node)
     shard = n / (setting.shards if setting.stage else 1)
     s = setting.states
     # Weights, master and moments are read and written, gradients read twice (their norm) and cleared.

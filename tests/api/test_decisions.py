@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from lumina_cloud.api import planning, sharing, teaching
+from lumina_cloud.api import launching, planning, sharing, teaching
 from lumina_cloud.api.launching import Prepared, purpose_of
 from lumina_cloud.api.lumina import Lumina
 from lumina_cloud.api.planning import MachineFilter
@@ -18,10 +18,11 @@ from lumina_cloud.cli import tables
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.learning import Experience, Lessons
 from lumina_cloud.planner.plan import plan
+from lumina_cloud.planner.remedies import need, remedies
 from lumina_cloud.runs import workloads
 from lumina_cloud.runs.caps import Cap
 from lumina_cloud.runs.workloads import WorkloadRequest
-from tests.ledger.conftest import NOW
+from tests.ledger.conftest import NOW, a_run
 from tests.planner.conftest import machine
 from trainer.config import preset
 
@@ -145,6 +146,40 @@ def test_finished_runs_move_an_estimate_and_without_them_it_stays():
     assert taught.usd.mid > plain.usd.mid
     assert taught.memory_upper_gib <= taught.usable_memory_gib or not taught.fits
     assert plan([config], [card], frozenset(), Lessons()).rows[0].estimate == plain
+
+
+@pytest.mark.parametrize("gpu", ["RTX4090", "cpu"])
+def test_a_run_that_reports_the_peak_that_was_planned_teaches_nothing_of_memory(lumina, gpu):
+    where = MachineFilter("local") if gpu == "cpu" else MachineFilter("vastai", gpu, 1)
+    prepared = launching.planned_figures(lumina.plan(WorkloadRequest("debug200m"), where).plan.rows[0])
+    peak = prepared["peak_memory_gib"]["mid"]
+    run = a_run(model="debug200m", gpu=gpu, state="succeeded", planned=prepared, result={"peak_memory_gib": peak})
+    assert dict(teaching.experience(run, []).ratios)["memory"] == pytest.approx(0, abs=1e-3)
+    assert teaching.accuracy_rows(run, [])[0].ratio == pytest.approx(1, abs=1e-3)
+    # Releases before this one planned a GPU's whole process, which no run reports: they say nothing of memory there.
+    former = {
+        **prepared,
+        "modelled": {name: value for name, value in prepared["modelled"].items() if name != "reported"} | {"memory": peak},
+    }
+    former_run = replace(run, planned=former)
+    assert ("memory" in dict(teaching.experience(former_run, []).ratios)) == (gpu == "cpu")
+    assert bool(teaching.accuracy_rows(former_run, [])) == (gpu == "cpu")
+
+
+def test_what_runs_report_moves_what_fits_and_what_would_make_it_fit():
+    card, config = machine("RTX4090"), preset("b1", "dense")
+    plain = plan([config], [card]).rows[0].estimate
+    light = Lessons([Experience("RTX4090", "vastai", "b1 dense", (("memory", math.log(0.8)),))] * 30)
+    lighter = plan([config], [card], frozenset(), light).rows[0].estimate
+    assert lighter.heavier == pytest.approx(0.8, rel=0.02)
+    assert not lighter.fits or lighter.memory_upper_gib <= lighter.usable_memory_gib
+    context = {item.name: item.gib for item in lighter.memory_items}["CUDA context"]
+    assert context == {item.name: item.gib for item in plain.memory_items}["CUDA context"]
+    heavy = remedies(config, card, heavier=1.3)
+    assert all(r.memory_upper_gib <= card.gpu.usable_memory_gib + 1e-6 for r in heavy)
+    # What is told is what runs would report, not what is counted.
+    assert all(r.memory_upper_gib > need(r.config, r.machine).upper_gib for r in heavy)
+    assert all(r.machine.gpu == card.gpu for r in heavy)
 
 
 def test_no_run_has_anything_to_say_in_an_empty_ledger(lumina):

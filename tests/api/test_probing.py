@@ -19,7 +19,7 @@ from lumina_cloud.api.probing import KEPT_SECONDS, Probe
 from lumina_cloud.core.errors import RunFailed, UsageError
 from lumina_cloud.ledger import MetricRecord
 from lumina_cloud.planner import plan as planner
-from lumina_cloud.planner.learning import Experience, Kind, Lessons, family_of
+from lumina_cloud.planner.learning import WITHIN, Experience, Kind, Lessons, family_of
 from lumina_cloud.runs import workloads
 from lumina_cloud.runs.workloads import WorkloadRequest
 from tests.ledger.conftest import a_charge, a_rental, a_run
@@ -66,8 +66,13 @@ def test_a_rented_machine_that_waited_for_somebody_says_nothing_of_its_start(wai
     found = replace(FOUND, overhead_seconds=waited * FOUND.modelled_overhead_seconds)
     learned = probing.Probed(Lessons(), {THERE: found, HERE: found})
     assert not learned.of("start", THERE).levels
-    # Here nobody is waited for: however long it took, the next run's start takes as long.
-    assert learned.of("start", HERE).factor == pytest.approx(waited)
+    # Here nobody is waited for; a much longer start is that of a cold disk, a much shorter one as short as starts can be.
+    assert learned.of("start", HERE).factor == pytest.approx(0.1 if waited < 1 else math.exp(WITHIN["start"]))
+
+
+def test_a_start_here_that_is_a_sixth_of_what_is_modelled_is_believed():
+    found = replace(FOUND, overhead_seconds=FOUND.modelled_overhead_seconds / 6)
+    assert probing.Probed(Lessons(), {HERE: found}).of("start", HERE).factor == pytest.approx(1 / 6)
 
 
 def test_a_probe_in_fp32_says_nothing_of_bf16_where_both_can_be_computed(tmp_path, config, monkeypatch):
@@ -155,7 +160,7 @@ def lumina(tmp_path, monkeypatch):
 def ended_probe(lumina, config, *, run_id="debug-dense-p", speed=2_000_000.0, state="succeeded", measures=True, peak=5.0):
     """A probe's run as the ledger keeps it: 20 steps of 1,000 tokens in a rental of 300 s, of which it waited 40 s at its end."""
     now = lumina.clock.now()
-    modelled = {"tokens_per_second": 1_000_000.0, "memory": 4.0, "overhead": 0.05}
+    modelled = {"tokens_per_second": 1_000_000.0, "reported": 4.0, "overhead": 0.05}
     result = {"loss_last": 5.0, "steps": 20, "tokens_per_second": speed} | ({} if peak is None else {"peak_memory_gib": peak})
     run = a_run(
         run_id,

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumina_cloud.catalog import gpus
-from lumina_cloud.planner.estimate import Interval
-from lumina_cloud.planner.memory import as_heavy, memory
+from lumina_cloud.planner.memory import memory, with_room_for
 from tests.planner.conftest import CPU, NAMED_GPUS, workloads
 from trainer.config import LayoutConfig, ModelConfig, count_parameters, preset
 
@@ -93,15 +92,15 @@ def test_items_add_up_to_the_middle_of_an_interval(config, layout, gpu):
 @given(workloads(), LAYOUTS, GPUS, st.floats(0.6, 1.6))
 def test_what_a_run_reports_moves_what_torch_gives_out_and_leaves_the_context(config, layout, gpu, factor):
     counted = memory(config, layout, gpu)
-    moved = counted.as_reported(Interval(*(factor * gib for gib in (counted.reported.low, counted.reported.mid, counted.reported.high))))
-    beside = counted.gib.mid - counted.reported.mid
-    assert moved.gib.mid == pytest.approx(factor * counted.reported.mid + beside)
+    moved, outside = counted.times(factor), counted.outside_gib
+    assert moved.reported.mid == pytest.approx(factor * counted.reported.mid)
+    assert moved.gib.mid == pytest.approx(factor * (counted.gib.mid - outside) + outside)
     assert sum(item.gib for item in moved.items) == pytest.approx(moved.gib.mid)
-    assert moved.gib.low <= moved.gib.mid <= moved.gib.high
-    assert (beside == 0) == (gpu.device == "cpu")
+    assert 0 < moved.gib.low <= moved.gib.mid <= moved.gib.high <= max(moved.gib.mid, moved.upper_gib)
+    assert (outside == 0) == (gpu.device == "cpu")
     assert {i.name: i.gib for i in moved.items}.get("CUDA context") == {i.name: i.gib for i in counted.items}.get("CUDA context")
-    # A search on the GPU that is as heavy finds just what fits by what was reported.
-    room = as_heavy(gpu, layout.n_gpus, factor).usable_memory_gib
+    # A search on the GPU with that room finds just what fits by what was reported.
+    room = with_room_for(gpu, layout.n_gpus, factor).usable_memory_gib
     assert (counted.upper_gib <= room - 1e-6) <= (moved.upper_gib <= gpu.usable_memory_gib)
     assert (moved.upper_gib <= gpu.usable_memory_gib - 1e-6) <= (counted.upper_gib <= room)
 

@@ -10,7 +10,7 @@ import pytest
 
 from lumina_cloud.api import accuracy
 from lumina_cloud.catalog import gpus, measured, toml_data
-from lumina_cloud.planner import fitting, memory, validation
+from lumina_cloud.planner import fitting, memory, throughput, validation
 from lumina_cloud.planner.constants import speed_constants
 from trainer.config import ARCHS, LayoutConfig, preset
 
@@ -128,8 +128,15 @@ def test_what_the_trainer_reports_on_a_gpu_is_what_is_counted(run):
     config = preset(run["preset"], "dense")
     training = replace(config.training, seq_len=run["seq_len"], precision="bf16")
     config = replace(config, model=replace(config.model, **run["model"]), training=training)
-    reported = memory.memory(config, LayoutConfig(**run["layout"]), gpus.resolve(run["gpu"])).reported
+    layout, gpu = LayoutConfig(**run["layout"]), gpus.resolve(run["gpu"])
+    reported = memory.memory(config, layout, gpu).reported
     assert reported.mid == pytest.approx(run["peak_gib"], rel=0.03)
+    assert reported.low <= run["peak_gib"] <= reported.high
+    if "tokens_per_second" in run:
+        batch = layout.micro_batch * layout.grad_accum * run["seq_len"]
+        config = replace(config, training=replace(training, global_batch_tokens=batch))
+        speed = throughput.throughput(config, layout, gpu).tokens_per_second
+        assert speed.low <= run["tokens_per_second"] <= speed.high
 
 
 def test_every_measurement_names_its_source():

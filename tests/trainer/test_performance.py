@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from trainer import bench_gpu
@@ -55,8 +56,11 @@ def test_a_gpu_that_is_measured_again_takes_its_own_place_and_the_page_shows_eac
     steps = {arch: bench_gpu.Steps(speed, 20.0) for arch, speed in (("dense", 8e4), ("moe", 7e4), ("mod", 1.2e5), ("hybrid", 1e5))}
     for gpu, day in (("A", "2026-01-01"), ("B", "2026-01-02"), ("A", "2026-01-03")):
         measured = {"gpu": gpu, "measured": day, "torch": "2.11", **bench_gpu.figures(steps, bench_gpu.shape())}
-        bench_gpu.write(file, json.loads(json.dumps(measured)))
+        bench_gpu.write(file, bench_gpu.known(file), json.loads(json.dumps(measured)))
     assert [(one["gpu"], one["measured"]) for one in gpu_figures(tmp_path)] == [("A", "2026-01-03"), ("B", "2026-01-02")]
+    file.with_name("former.json").write_text(json.dumps(gpu_figures(tmp_path)[0]))
+    with pytest.raises(ValueError, match="no list of GPUs"):
+        bench_gpu.known(file.with_name("former.json"))
     lines = page(FIGURES, gpu_figures(tmp_path)).splitlines()
     assert [line for line in lines if line.startswith("### ")] == ["### One A, 2026-01-03", "### One B, 2026-01-02"]
     assert sum(line.startswith(f"| {bar.words} |") for line in lines for bar in GPU_BARS) == 2 * len(GPU_BARS)

@@ -21,7 +21,7 @@ class Layout(Document):
 
 
 class PlanRow(Document):
-    """One model and architecture on one kind of machine. `memory_gib` is per GPU, the rest for the whole layout."""
+    """One model and architecture on one kind of machine. `memory_gib` is of the whole process on each GPU, the rest of the layout."""
 
     model: str
     arch: str

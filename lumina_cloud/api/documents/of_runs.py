@@ -99,6 +99,7 @@ class Outcome(Document):
     seconds: float | None
     usd: str | None
     peak_memory_gib: float | None
+    """Per GPU: what torch's allocator has given out. A plan's `memory_gib` has the context and the reserve in it too."""
     tokens_per_second: float | None
     loss: float | None
 
