@@ -80,6 +80,8 @@ class Planned:
 def machines(settings: Settings, wanted: MachineFilter, *, measure: str | None = None) -> list[planner.Machine]:
     """Return the machines that can be planned on, with their prices. Raises UsageError for unknown names.
 
+    What its provider does not rent is there only where that GPU is asked for.
+
     `measure` names a precision in which this computer's processor is measured, if it is asked for and was not yet.
     """
     if wanted.provider is not None:
@@ -91,6 +93,7 @@ def machines(settings: Settings, wanted: MachineFilter, *, measure: str | None =
             provider=p.provider, gpu=gpus.resolve(p.gpu), count=p.count, usd_per_hour=p.usd_per_hour, interruptible=p.interruptible
         )
         for p in book.prices
+        if p.rented or gpu is not None
     ]
     asked_for = wanted.provider == "local" or gpu == gpus.CPU
     found.append(local_machine(settings, measure=measure if asked_for else None))
@@ -208,13 +211,18 @@ def live_machines(settings: Settings, wanted: MachineFilter, look: Look, built: 
 def _book_notes(settings: Settings, available: list[planner.Machine], today: date) -> list[str]:
     """Return from when the price book's prices of these machines are, nothing where none is of the book."""
     keys = {(m.provider, m.gpu.name, m.count, m.interruptible) for m in available if m.provider != "local"}
-    dates = [p.date for p in prices.load(settings.config_file).prices if p.key in keys]
+    known = [p for p in prices.load(settings.config_file).prices if p.key in keys]
+    dates = [p.date for p in known]
     seen = sorted(day for day in dates if day is not None)
     if not dates:
         return []
     undated = f" ({len(dates) - len(seen)} without a date)" if seen and len(seen) < len(dates) else ""
     when = f"seen {_days(seen[0], seen[-1], today)}" if seen else "without a date"
-    return [f"prices are the price book's, {when}{undated}: --live asks the markets"]
+    gone = sorted({f"{p.provider} does not rent {p.gpu}" for p in known if not p.rented})
+    return [
+        f"prices are the price book's, {when}{undated}: --live asks the markets",
+        *(f"{what}: that price was published, and nobody can launch at it" for what in gone),
+    ]
 
 
 def _days(first: date, last: date, today: date) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lumina_cloud.api.documents import of_plans, root
 from lumina_cloud.core import money
-from lumina_cloud.planner.remedies import Remedy, need, plain, remedies
+from lumina_cloud.planner.remedies import Remedy, remedies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +111,7 @@ def judged_example() -> tuple[str, bool]:
 
     from lumina_cloud.catalog import benchmarks, gpus
     from lumina_cloud.planner.estimate import Machine
+    from lumina_cloud.planner.layout_search import choose
     from trainer.config import preset, with_layout
 
     example = benchmarks.load().memory_example
@@ -118,9 +119,10 @@ def judged_example() -> tuple[str, bool]:
     config = preset(example.model, example.arch)
     batch = config.training.global_batch_tokens // example.after.seq_len * example.after.seq_len
     config = replace(config, training=replace(config.training, seq_len=example.after.seq_len, global_batch_tokens=batch))
-    start = plain(config, machine, frozenset())
-    config = with_layout(start, replace(start.layout, micro_batch=example.after.micro_batch, checkpointing="block"))
-    counted, usable = need(config, machine), machine.gpu.usable_memory_gib or 0.0
+    layout = replace(config.layout, micro_batch=example.after.micro_batch, checkpointing="block")
+    asked = with_layout(replace(config, layout=layout), layout)
+    chosen = choose(asked, machine.gpu, 1, frozenset({"micro_batch", "checkpointing", "offload"}))
+    counted, usable = chosen.memory, machine.gpu.usable_memory_gib or 0.0
     fits = counted.upper_gib <= usable
     return (
         f"published: {example.model} {example.arch} fits {example.hardware} with seq_len={example.after.seq_len} and checkpointing, "

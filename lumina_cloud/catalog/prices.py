@@ -26,7 +26,7 @@ PROVIDERS = ("runpod", "vastai", "lambda")
 MULTI_GPU_MARKETS = ("runpod", "vastai")
 DERIVED_COUNTS = (2, 4, 8)
 
-_FIELDS = ("provider", "gpu", "count", "usd_per_hour", "interruptible", "date", "source")
+_FIELDS = ("provider", "gpu", "count", "usd_per_hour", "interruptible", "rented", "date", "source")
 _EXAMPLE = '[[prices]] with provider = "vastai", gpu = "RTX4090", usd_per_hour = "0.34"'
 _LOCAL_EXAMPLE = '[local] with usd_per_hour = "0.05"'
 _MAX_COUNT = 1024
@@ -46,6 +46,8 @@ class Price:
     date: date | None
     """The day the price was seen; None for one that came without a date."""
     source: str
+    rented: bool = True
+    """False for a price that was published of what its provider does not rent."""
 
     @property
     def key(self) -> tuple[str, str, int, bool]:
@@ -119,9 +121,10 @@ def _price(row: dict[str, Any], where: str) -> Price:
         gpu=_gpu_name(row["gpu"], where),
         count=_count(row.get("count", 1), where),
         usd_per_hour=_usd(row["usd_per_hour"], where),
-        interruptible=_flag(row.get("interruptible", False), where),
+        interruptible=_flag(row.get("interruptible", False), where, "interruptible"),
         date=_date(row.get("date"), where),
         source=str(row.get("source", where)),
+        rented=_flag(row.get("rented", True), where, "rented"),
     )
 
 
@@ -161,9 +164,9 @@ def _usd(value: object, where: str) -> Decimal:
     return amount
 
 
-def _flag(value: object, where: str) -> bool:
+def _flag(value: object, where: str, name: str) -> bool:
     if not isinstance(value, bool):
-        raise UsageError(f"{where}: interruptible is {value!r}", "true or false")
+        raise UsageError(f"{where}: {name} is {value!r}", "true or false")
     return value
 
 

@@ -113,7 +113,8 @@ def _plan_table(document: of_plans.PlanDocument, arch: str, rows: list[of_plans.
         else ("GPU", "from", "GiB of", "tokens/s", "time", "cost")
     )
     made = table(title, *names, right=("$/h", "GiB of", "tokens/s", "time", "cost"), whole=("GPU", "from", "fits"))
-    ordered = sorted(rows, key=lambda r: (not r.fits, Decimal(r.usd.mid)))
+    # What does not fit stays as it comes: what lacks least memory first.
+    ordered = sorted(rows, key=lambda r: (not r.fits, Decimal(r.usd.mid) if r.fits else Decimal(0)))
     for r in ordered[:ROWS_PER_ARCH]:
         cells = _plan_cells(r, wide=wide)
         made.add_row(*(cells[name] for name in names), style=None if r.fits else "dim")
@@ -136,9 +137,9 @@ def _plan_cells(r: of_plans.PlanRow, *, wide: bool) -> dict[str, RenderableType]
         "$/h": _price(r.usd_per_hour),
         "fits": Text("yes", style="green") if r.fits else Text("no", style="red"),
         "GiB of": memory if wide else tight if r.fits else Text(f"no: {tight}", style="red"),
-        "tokens/s": units.count(r.tokens_per_second.mid),
-        "time": _hours(r.hours),
-        "cost": _money(r.usd) if wide else money.show(Decimal(r.usd.mid), cents=Decimal(r.usd.mid) < 1000),
+        "tokens/s": units.count(r.tokens_per_second.mid) if r.fits else "-",
+        "time": _hours(r.hours) if r.fits else "-",
+        "cost": "-" if not r.fits else _money(r.usd) if wide else money.show(Decimal(r.usd.mid), cents=Decimal(r.usd.mid) < 1000),
     }
 
 

@@ -289,7 +289,9 @@ def _misfits(rows: Sequence[Row]) -> Iterator[str]:
 
 def _too_small(row: Row) -> str:
     e = row.estimate
+    # Offloading to more main memory than machines usually have is not looked at by itself.
+    which = "its smallest layout" if row.machine.provider == "local" else "the smallest layout that a usual host holds"
     return (
         f"{_name(row.machine)}: {row.model} {row.arch} does not fit: {e.memory_upper_gib:.1f} GiB of {e.usable_memory_gib:.1f} "
-        "a GPU, in its smallest layout"
+        f"a GPU, in {which}"
     )

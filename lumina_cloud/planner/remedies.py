@@ -142,8 +142,7 @@ def _best(start: RunConfig, machine: Machine, fixed: frozenset[str], before: flo
     if not fitting:
         return None
     _, config, on, changes = min(fitting, key=lambda f: f[0])
-    if not any(change.name == "micro_batch" for change in changes):
-        config = _widened(config, on, fixed)
+    config = _as_planned(config, on, fixed | {change.name for change in changes})
     needs, speed = need(config, on), throughput(config, config.layout, on.gpu)
     time = duration(config, on, speed)
     usd, _ = costs(config, on, time.hours)
@@ -156,6 +155,15 @@ def _widened(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> RunC
         return choose(config, machine.gpu, machine.count, fixed | {"zero_stage", "checkpointing", "offload"}).config
     except NoLayout:
         return config
+
+
+def _as_planned(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> RunConfig:
+    """Return the workload as a plan lays it out that is asked for with just these fields."""
+    try:
+        chosen = choose(config, machine.gpu, machine.count, fixed)
+    except NoLayout:
+        return config
+    return chosen.config if chosen.fits else config
 
 
 def _trains(config: RunConfig) -> bool:

@@ -202,4 +202,19 @@ def test_misfits_name_what_would_make_them_fit(lumina):
     assert misfit.remedies
     assert all(r.memory_upper_gib <= misfit.usable_memory_gib for r in misfit.remedies)
     assert any("published: b7 dense fits A100 40GB" in note for note in document.notes)
+    assert any("runpod does not rent A100-40GB-PCIe" in note for note in document.notes)
+    for remedy in misfit.remedies:
+        # What is promised is what the command that it names then plans.
+        settings = tuple((c.name, c.after) for c in remedy.changes if c.name != "count")
+        typed = lumina.plan(replace(request, settings=settings), MachineFilter(gpu="A100-40GB-PCIe", count=remedy.count)).document
+        (row,) = [r for r in typed.rows if r.fits]
+        assert (row.hours, row.usd, row.memory_upper_gib) == (remedy.hours, remedy.usd, remedy.memory_upper_gib)
+
+
+def test_what_a_provider_does_not_rent_is_planned_on_only_where_it_is_asked_for(lumina):
+    rows = lumina.plan(WorkloadRequest("b1"), MachineFilter()).document.rows
+    assert not [row for row in rows if (row.provider, row.gpu) == ("runpod", "A100-40GB-PCIe")]
+    asked = lumina.plan(WorkloadRequest("b1"), MachineFilter(gpu="A100-40GB-PCIe"))
+    assert {(row.provider, row.count) for row in asked.document.rows} == {("runpod", n) for n in (1, 2, 4, 8)}
+
     assert workloads.build(request).configs
