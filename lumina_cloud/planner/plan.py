@@ -222,15 +222,15 @@ def _name(machine: Machine) -> str:
 
 
 def _reason(best: Row, rows: Sequence[Row]) -> str:
-    return "; ".join(_reasons(best, [row for row in rows if row.estimate.fits]))
+    return "; ".join(_reasons(best, [row for row in rows if row.estimate.fits], alone=len(rows) == 1))
 
 
-def _reasons(best: Row, fitting: Sequence[Row]) -> Iterator[str]:
+def _reasons(best: Row, fitting: Sequence[Row], *, alone: bool) -> Iterator[str]:
     e = best.estimate
     cheapest = min(fitting, key=lambda row: row.estimate.usd.mid)
-    if cheapest is best:
+    if cheapest is best and not alone:
         yield f"the cheapest of {len(fitting)} that fit" if len(fitting) > 1 else "the only one that fits"
-    else:
+    elif cheapest is not best:
         saved = cheapest.estimate.hours.mid - e.hours.mid
         dearer = e.usd.mid - cheapest.estimate.usd.mid
         yield f"{units.duration(saved * 3600)} sooner than the cheapest that fits, for {money.show(dearer)} more"
@@ -265,9 +265,11 @@ def _others(rows: Sequence[Row], best: Row) -> Iterator[str]:
 
 
 def _against(e: Estimate, best: Estimate) -> str:
-    price = "dearer" if e.usd.mid > best.usd.mid else "cheaper" if e.usd.mid < best.usd.mid else "as dear"
-    time = "later" if e.hours.mid > best.hours.mid else "sooner" if e.hours.mid < best.hours.mid else "as soon"
-    return f"{price} {'and' if (price == 'cheaper') == (time == 'sooner') else 'but'} {time}"
+    """Return how one estimate stands to another, as far as the figures that are shown tell them apart."""
+    alike = money.show(e.usd.mid) == money.show(best.usd.mid), units.duration(e.hours.mid * 3600) == units.duration(best.hours.mid * 3600)
+    price = "as dear" if alike[0] else "dearer" if e.usd.mid > best.usd.mid else "cheaper"
+    time = "as soon" if alike[1] else "later" if e.hours.mid > best.hours.mid else "sooner"
+    return f"{price} {'but' if (price, time) in (('cheaper', 'later'), ('dearer', 'sooner')) else 'and'} {time}"
 
 
 def _best_per_kind(rows: Sequence[Row], best: Row) -> list[Row]:

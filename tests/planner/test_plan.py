@@ -103,7 +103,10 @@ def test_a_reason_names_interruption_and_main_memory():
     assert "GiB of main memory" in made.recommendation.reason
     firm = plan([preset("debug200m", "dense")], [machine("RTX4090")])
     assert "interruptible" not in firm.recommendation.reason
-    assert "only one that fits" in firm.recommendation.reason
+    # Of one machine there is nothing to choose.
+    assert "only one that fits" not in firm.recommendation.reason
+    two = plan([preset("b7", "moe")], [machine("RTX4090"), machine("a100-80gb", 8, "15.12", provider="runpod")])
+    assert two.recommendation.reason.startswith("the only one that fits; ")
 
 
 def test_the_sooner_of_two_that_are_about_as_cheap_is_taken():
