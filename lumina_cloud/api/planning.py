@@ -295,8 +295,16 @@ def _document(
         recommendation=None if best is None else _recommended(best),
         refused=list(result.refused),
         misfits=refitting.misfits(request, built, result, named=named),
-        notes=[*notes, *built.notes, *_judged(result)],
+        notes=[*notes, *_unmeasured(result), *built.notes, *_judged(result)],
     )
+
+
+def _unmeasured(result: planner.Plan) -> list[str]:
+    """Return a word about this computer's processor where it would do and its speed is that of any with as many cores."""
+    here = [r for r in result.rows if r.machine.provider == "local" and r.estimate.fits]
+    if not here or any(r.machine.gpu.rates for r in here):
+        return []
+    return ["this computer's processor has not been measured: its speed is a usual one, and --provider local measures it"]
 
 
 def _judged(result: planner.Plan) -> list[str]:

@@ -210,6 +210,14 @@ def test_misfits_name_what_would_make_them_fit(lumina):
         assert (row.hours, row.usd, row.memory_upper_gib) == (remedy.hours, remedy.usd, remedy.memory_upper_gib)
 
 
+def test_a_speed_of_this_computer_that_nobody_measured_is_called_a_usual_one(lumina):
+    said = "this computer's processor has not been measured"
+    assert any(note.startswith(said) for note in lumina.plan(WorkloadRequest("debug"), MachineFilter()).document.notes)
+    # Where it would not do, nobody asks.
+    for request, where in ((WorkloadRequest("b7"), MachineFilter()), (WorkloadRequest("debug"), MachineFilter(gpu="4090"))):
+        assert not any(note.startswith(said) for note in lumina.plan(request, where).document.notes)
+
+
 def test_what_a_provider_does_not_rent_is_planned_on_only_where_it_is_asked_for(lumina):
     rows = lumina.plan(WorkloadRequest("b1"), MachineFilter()).document.rows
     assert not [row for row in rows if (row.provider, row.gpu) == ("runpod", "A100-40GB-PCIe")]
