@@ -11,15 +11,15 @@ import io
 import re
 import tomllib
 from dataclasses import fields
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, get_args
 
+from lumina_cloud.api import claim_figures
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.claims import Claim, Claims, Measure, Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -137,18 +137,21 @@ def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list
     if "gpu" in raw:
         times, values["gpu"] = _machine(str(raw["gpu"]))
         values["gpus"] = times
-    plain = {f.name for f in fields(Claim)} - {"row", "gpu", "against_dense", "winner", *_TEXTS}
+    plain = {f.name for f in fields(Claim)} - {"row", "gpu", "against_dense", "winner", "batch_text", "batch_rounding", *_TEXTS}
     for name in plain & raw.keys():
         if name in _MONEY:
-            values[name] = _money(raw[name], f"{where}: {name}")
+            values[name] = claim_figures.money(raw[name], f"{where}: {name}")
         elif name == "hours":
-            values[name] = _hours(raw[name], f"{where}: {name}")
+            values[name] = claim_figures.hours(raw[name], f"{where}: {name}")
         elif name in _COUNTS:
-            values[name] = _count(raw[name], f"{where}: {name}")
+            values[name] = claim_figures.count(raw[name], f"{where}: {name}")
         else:
-            values[name] = _number(raw[name], f"{where}: {name}")
+            values[name] = claim_figures.number(raw[name], f"{where}: {name}")
+    if "batch_tokens" in raw:
+        values["batch_text"] = untrusted.line(raw["batch_tokens"], 40)
+        values["batch_rounding"] = claim_figures.count_rounding(raw["batch_tokens"])
     values["against_dense"] = tuple(
-        (measure, _number(raw[f"{measure}_vs_dense_percent"], f"{where}: {measure}_vs_dense_percent", signed=True))
+        (measure, claim_figures.number(raw[f"{measure}_vs_dense_percent"], f"{where}: {measure}_vs_dense_percent", signed=True))
         for measure in get_args(Measure)
         if f"{measure}_vs_dense_percent" in raw
     )
@@ -158,7 +161,7 @@ def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list
     parts = []
     if "part_hours" in raw and claim.hours is not None:
         listed = raw["part_hours"] if isinstance(raw["part_hours"], list) else re.split(r"[;+]", str(raw["part_hours"]))
-        parts.append(Parts(f"breakdown/{claim.row}", claim.hours, tuple(_hours(p, f"{where}: part_hours") for p in listed)))
+        parts.append(_breakdown(claim.row, raw["hours"], listed, f"{where}: part_hours"))
     return claim, parts
 
 
@@ -167,8 +170,15 @@ def _parts(raw: Mapping[str, Any], path: Path) -> Parts:
     if "total_hours" not in raw or not isinstance(listed, list):
         raise UsageError(f"{path}: a breakdown needs total_hours and part_hours", "part_hours = [1.9, 1.8, 0.2]")
     where = f"{path}: breakdowns"
+    return _breakdown(untrusted.line(raw.get("row", ""), 120), raw["total_hours"], listed, where)
+
+
+def _breakdown(row: str, total: Any, listed: Sequence[Any], where: str) -> Parts:
     return Parts(
-        f"breakdown/{untrusted.line(raw.get('row', ''), 120)}", _hours(raw["total_hours"], where), tuple(_hours(p, where) for p in listed)
+        f"breakdown/{row}",
+        claim_figures.hours(total, where),
+        tuple(claim_figures.hours(part, where) for part in listed),
+        sum(claim_figures.hours_rounding(figure, where) for figure in (total, *listed)),
     )
 
 
@@ -182,46 +192,3 @@ def _machine(text: str) -> tuple[int, str]:
     """Return number and kind of GPUs: `2x A100 80GB` is (2, "A100 80GB")."""
     found = re.fullmatch(r"\s*(\d{1,4})\s*[x*]\s*(.+)", text, re.IGNORECASE)
     return (int(found[1]), untrusted.line(found[2].strip(), 60)) if found else (1, untrusted.line(text.strip(), 60))
-
-
-# --- figures as people write them ----------------------------------------------------------------------------------------
-
-_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_NUMBER = re.compile(r"[~$\s]*([+-]?[\d_,]*\.?\d+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT]?)\s*(?:%|gb|gib|tokens(?:/s)?)?\s*", re.IGNORECASE)
-_TIMES = {"s": 1 / 3600, "sec": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hour": 1.0, "hr": 1.0, "d": 24.0, "day": 24.0}
-_TIME = re.compile(r"[~\s]*([\d_,]*\.?\d+)\s*([a-z]*?)s?\s*(?:\(.*\))?\s*", re.IGNORECASE)
-
-
-def _number(raw: Any, where: str, *, signed: bool = False) -> float:
-    found = _NUMBER.fullmatch(str(raw)) if not isinstance(raw, bool) else None
-    number = float(found[1].replace(",", "").replace("_", "")) * _SCALES[found[2].lower()] if found else float("nan")
-    if not (abs(number) < 1e30 and (number > 0 or signed)):
-        raise UsageError(
-            f"{where} is {untrusted.line(raw, 60)!r}, no figure above zero", "as in 96,000 or 20B; leave it empty where nothing is claimed"
-        )
-    return number
-
-
-def _count(raw: Any, where: str) -> int:
-    number = _number(raw, where)
-    if number != int(number):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no whole number", "as in 4 or 524,288")
-    return int(number)
-
-
-def _money(raw: Any, where: str) -> Decimal:
-    try:
-        amount = Decimal(str(raw).replace("$", "").replace(",", "").replace("/h", "").strip())
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not (amount.is_finite() and 0 < amount < Decimal("1e12")):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no amount in dollars", "as in 1.97 or $1.97")
-    return amount
-
-
-def _hours(raw: Any, where: str) -> float:
-    found = _TIME.fullmatch(str(raw)) if not isinstance(raw, bool) else None
-    unit = found[2].lower() if found else ""
-    if found is None or (unit and unit not in _TIMES):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no time", "in hours, or as in 8 min or 2.2 days")
-    return float(found[1].replace(",", "").replace("_", "")) * _TIMES.get(unit, 1.0)

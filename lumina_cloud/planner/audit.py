@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from lumina_cloud.catalog import gpus
 from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
+from lumina_cloud.planner import printed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,9 @@ BYTES_AT_LEAST = 8
 FLOPS_PER_PARAMETER = 6
 """Per token, forward and backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); attention's scores are left out, in
 the claim's favour."""
+
+DENSE_AT_MOST = 2.0
+"""Total over active parameters of a dense row: some count the active ones without embeddings, which seldom are more than half."""
 
 NOT_RENTED: dict[tuple[str, str], str] = {
     ("runpod", "A100-40GB-PCIe"): "RunPod rents no A100 40GB (its GPU types have the 80 GB cards only)",
@@ -77,7 +81,7 @@ def _time(c: Claim) -> Iterator[Finding]:
             c.hours,
             hours,
             f"{units.count(c.tokens)} tokens at {c.tokens_per_second:,.0f} tokens/s take {in_hours(hours)}, "
-            f"published {in_hours(c.hours)}: {times(hours, c.hours)}",
+            f"stated {in_hours(c.hours)}: {times(hours, c.hours)}",
         )
 
 
@@ -88,13 +92,13 @@ def _cost(c: Claim) -> Iterator[Finding]:
     if c.hours is not None:
         stated = money.for_hours(c.usd_per_hour, c.hours)
         if not agree(float(stated), float(c.usd)):
-            text = f"{in_hours(c.hours)} at {price} cost {money.show(stated)}, published {money.show(c.usd)}"
+            text = f"{in_hours(c.hours)} at {price} cost {money.show(stated)}, stated {money.show(c.usd)}"
             yield finding(c.row, "cost", float(c.usd), float(stated), text)
     hours = _hours_by_speed(c)
     if hours is not None and (c.hours is None or not agree(hours, c.hours)):
         needed = money.for_hours(c.usd_per_hour, hours)
         if not agree(float(needed), float(c.usd)):
-            text = f"the {in_hours(hours)} that its speed needs cost {money.show(needed)} at {price}, published {money.show(c.usd)}"
+            text = f"the {in_hours(hours)} that its speed needs cost {money.show(needed)} at {price}, stated {money.show(c.usd)}"
             yield finding(c.row, "cost", float(c.usd), float(needed), text)
 
 
@@ -105,7 +109,7 @@ def _cost_per_token(c: Claim) -> Iterator[Finding]:
     claimed = float(c.usd_per_billion_tokens)
     # The table rounds to a cent, and so may the cost.
     if not agree(claimed, real) and abs(claimed - real) > 0.0051:
-        text = f"{money.show(c.usd)} for {units.count(c.tokens)} tokens are ${real:.2f} per billion, published ${claimed:.2f}"
+        text = f"{money.show(c.usd)} for {units.count(c.tokens)} tokens are ${real:.2f} per billion, stated ${claimed:.2f}"
         yield finding(c.row, "cost_per_token", claimed, real, text)
 
 
@@ -150,12 +154,31 @@ def _experts(c: Claim) -> Iterator[Finding]:
     if c.depth_routed_total:
         yield Finding(c.row, "experts", None, None, None, f"{c.depth_routed_total}: depth routing adds no parameters")
     n_experts, top_k = c.experts
-    if not c.has_experts or not c.total_parameters or not c.active_parameters or not n_experts or not top_k:
+    if n_experts and top_k and top_k > n_experts:
+        text = f"a token cannot pass through {top_k} of {n_experts} experts (top-{top_k})"
+        yield finding(c.row, "experts", top_k, n_experts, text)
         return
-    ratio, most = c.total_parameters / c.active_parameters, n_experts / top_k
-    if ratio > most:
+    if not c.total_parameters or not c.active_parameters:
+        return
+    ratio = c.total_parameters / c.active_parameters
+    if ratio < 1 and not agree(ratio, 1):
         text = (
-            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.0f}; "
+            f"{units.count(c.active_parameters)} active of {units.count(c.total_parameters)} total parameters: "
+            "the active ones are among the total"
+        )
+        yield finding(c.row, "experts", c.active_parameters, c.total_parameters, text)
+    elif c.arch == "dense" and not c.has_experts and ratio > DENSE_AT_MOST:
+        text = (
+            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.3g}; "
+            "a dense model computes with all of them"
+        )
+        yield finding(c.row, "experts", c.total_parameters, c.active_parameters, text)
+    if not c.has_experts or not n_experts or not top_k:
+        return
+    most = n_experts / top_k
+    if ratio > most and not agree(ratio, most):
+        text = (
+            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.3g}; "
             f"{n_experts} experts, top-{top_k}, hold at most {most:g} times the active ones"
         )
         yield finding(c.row, "experts", ratio, most, text)
@@ -165,10 +188,15 @@ def _batch(c: Claim) -> Iterator[Finding]:
     if c.batch_tokens is None:
         return
     if c.micro_batch is None or c.grad_accum is None:
-        if c.batch_tokens % c.seq_len:
+        rounding = printed.half_a_place_of_count(c.batch_tokens) if c.batch_rounding is None else c.batch_rounding
+        most = math.floor((c.batch_tokens + rounding) / c.seq_len)
+        if most < 1 or most * c.seq_len < c.batch_tokens - rounding:
             sequences = c.batch_tokens / c.seq_len
-            whole = round(sequences) * c.seq_len
-            text = f"{c.batch_tokens:,} tokens a batch are {sequences:.1f} sequences of {c.seq_len:,}, no whole number"
+            whole = max(1, round(sequences)) * c.seq_len
+            text = (
+                f"{c.batch_text or f'{c.batch_tokens:,}'} tokens a batch are {sequences:.5g} sequences of {c.seq_len:,}, "
+                f"no whole number, however it was rounded"
+            )
             yield finding(c.row, "batch", c.batch_tokens, whole, text)
         return
     real = c.micro_batch * c.grad_accum * c.gpus * c.seq_len
@@ -187,15 +215,20 @@ def _perplexity(c: Claim) -> Iterator[Finding]:
     low, high = math.exp(c.loss - 0.005), math.exp(c.loss + 0.005)
     if not low - 0.05 <= c.ppl <= high + 0.05:
         right = math.exp(c.loss)
-        yield finding(c.row, "ppl", c.ppl, right, f"a loss of {c.loss:g} is a perplexity of {right:.1f}, published {c.ppl:g}")
+        yield finding(c.row, "ppl", c.ppl, right, f"a loss of {c.loss:g} is a perplexity of {right:.1f}, stated {c.ppl:g}")
 
 
 def _skipping(c: Claim) -> Iterator[Finding]:
-    if c.capacity is None or c.skip_rate_percent is None or c.skip_rate_percent <= 100 * (1 - c.capacity) + 1e-9:
+    """Capacity is the largest share of tokens that a routed block lets in: more may skip it than are left over, fewer may not."""
+    if c.capacity is None or c.skip_rate_percent is None:
         return
-    most = 100 * (1 - c.capacity)
-    text = f"{c.skip_rate_percent:g} % are skipped, but a capacity of {c.capacity:g} lets {100 * c.capacity:g} % in"
-    yield finding(c.row, "percent", c.skip_rate_percent, most, text)
+    let_in = 1 - c.skip_rate_percent / 100
+    if let_in > c.capacity and not agree(let_in, c.capacity):
+        text = (
+            f"{c.skip_rate_percent:g} % are skipped, so {100 * let_in:g} % are let in; "
+            f"a capacity of {c.capacity:g} lets in {100 * c.capacity:g} % at most"
+        )
+        yield finding(c.row, "percent", c.skip_rate_percent, 100 * (1 - c.capacity), text)
 
 
 def _availability(c: Claim) -> Iterator[Finding]:
@@ -251,10 +284,13 @@ def _winner(c: Claim, among: Sequence[Claim]) -> Iterator[Finding]:
 
 def _sum(parts: Parts) -> Iterator[Finding]:
     total = sum(parts.part_hours)
-    # To the last digit that is stated: hours to a tenth.
-    if abs(total - parts.total_hours) > 0.05 + 1e-9:
+    apart = abs(total - parts.total_hours)
+    if apart > parts.rounding + 1e-9:
         terms = " + ".join(f"{part:.2f}".rstrip("0").rstrip(".") for part in parts.part_hours)
-        text = f"the parts add up to {terms} = {total:.1f} h, the total says {parts.total_hours:g} h"
+        text = (
+            f"the parts add up to {terms} = {total:.1f} h, the total says {parts.total_hours:g} h; "
+            f"rounding of all of them explains {parts.rounding:.2g} of the {apart:.2g} h"
+        )
         yield finding(parts.row, "sum", parts.total_hours, total, text)
 
 

@@ -9,13 +9,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from lumina_cloud.planner import printed
 from trainer.config import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from lumina_cloud.catalog.benchmarks import Benchmark, Row
+    from lumina_cloud.catalog.benchmarks import Benchmark, Breakdown, Row
 
 Measure = Literal["loss", "hours", "tokens_per_second", "usd"]
 MEASURES: tuple[Measure, ...] = ("loss", "hours", "tokens_per_second", "usd")
@@ -55,6 +56,8 @@ class Claim:
     grad_accum: int | None = None
     batch_tokens: int | None = None
     batch_text: str = ""
+    batch_rounding: float | None = None
+    """How far the batch may lie from what is written, in tokens; None where only its value is known."""
     capacity: float | None = None
     skip_rate_percent: float | None = None
     flops_reduction_percent: float | None = None
@@ -83,6 +86,14 @@ class Parts:
     row: str
     total_hours: float
     part_hours: tuple[float, ...]
+    rounding_hours: float | None = None
+    """How far total and sum may lie apart because each figure was rounded; None where only the values are known."""
+
+    @property
+    def rounding(self) -> float:
+        """The same, from the digits of the values where nothing else is known."""
+        known = self.rounding_hours
+        return sum(map(printed.half_a_place_of, (self.total_hours, *self.part_hours))) if known is None else known
 
 
 @dataclass(frozen=True)
@@ -95,15 +106,15 @@ class Claims:
 
 def of_document(document: Benchmark) -> Claims:
     """Return what the document claims in its rows and breakdowns."""
-    breakdowns = tuple(
-        Parts(
-            f"breakdown/{b.model}/{b.arch}",
-            b.total_hours,
-            (*b.epoch_hours, *(minutes / 60 for minutes in (b.setup_minutes, b.checkpointing_minutes, b.evaluation_minutes))),
-        )
-        for b in document.breakdowns
-    )
+    breakdowns = tuple(_of_breakdown(b) for b in document.breakdowns)
     return Claims(tuple(of_row(document, row) for row in document.rows), breakdowns)
+
+
+def _of_breakdown(b: Breakdown) -> Parts:
+    """Return a breakdown in hours; its minutes are rounded to a minute, not to a digit of the hours that they are."""
+    minutes = (b.setup_minutes, b.checkpointing_minutes, b.evaluation_minutes)
+    rounding = sum(map(printed.half_a_place_of, (b.total_hours, *b.epoch_hours))) + sum(map(printed.half_a_place_of, minutes)) / 60
+    return Parts(f"breakdown/{b.model}/{b.arch}", b.total_hours, (*b.epoch_hours, *(m / 60 for m in minutes)), rounding)
 
 
 def of_row(document: Benchmark, row: Row) -> Claim:

@@ -52,6 +52,17 @@ def test_a_planted_error_is_found(tmp_path, old, new, rule):
     assert rule in {f.rule for f in audit(written(tmp_path, CLEAN.replace(old, new))).findings}
 
 
+@pytest.mark.parametrize(("batch", "rules"), [("365K", []), ('"365,000"', []), ("100k", []), ("101.1k", ["batch"]), ("365100", ["batch"])])
+def test_a_batch_may_be_any_number_that_rounds_to_it(tmp_path, batch, rules):
+    assert [f.rule for f in audit(written(tmp_path, f"model,seq_len,batch_tokens\nb1,2048,{batch}\n")).findings] == rules
+
+
+@pytest.mark.parametrize(("total", "rules"), [("5.8 h", []), ("5.80 h", ["sum"]), ("5.6 h", ["sum"])])
+def test_parts_are_rounded_as_they_are_written(tmp_path, total, rules):
+    table = f"model,hours,part_hours\nb1,{total},8 min; 1.9 h; 1.8 h; 1.8 h; 10 min; 12 min\n"
+    assert [f.rule for f in audit(written(tmp_path, table)).findings] == rules
+
+
 def test_toml_has_the_same_columns_and_breakdowns(tmp_path):
     text = """
 [[rows]]
