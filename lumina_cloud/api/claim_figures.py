@@ -46,6 +46,14 @@ def count_rounding(raw: Any) -> float | None:
     return printed.half_a_place(_digits(found[1])) * _SCALES[found[2].lower()]
 
 
+def share(raw: Any, where: str) -> float:
+    """Return a share of one: `0.5` or `50 %`."""
+    value = number(raw, where) / (100 if str(raw).rstrip().endswith("%") else 1)
+    if value > 1:
+        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, more than all", "as in 0.5 or 50 %")
+    return value
+
+
 def money(raw: Any, where: str) -> Decimal:
     """Return an amount in dollars."""
     try:

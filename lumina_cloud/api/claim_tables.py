@@ -17,9 +17,10 @@ from lumina_cloud.api import claim_figures
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.claims import Claim, Claims, Measure, Parts
+from trainer.config import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -63,7 +64,10 @@ _TEXTS = ("row", "model", "arch", "provider")
 _COUNTS = ("gpus", "n_experts", "top_k", "seq_len", "micro_batch", "grad_accum", "batch_tokens")
 _MONEY = ("usd", "usd_per_hour", "usd_per_billion_tokens")
 _WINNERS: dict[str, Measure] = {"quality": "loss", "fastest": "hours", "time": "hours", "speed": "tokens_per_second", "cost": "usd"}
-_WINNERS.update({"cheapest": "usd", "budget": "usd", **{m: m for m in get_args(Measure)}})
+_WINNERS.update({"cheapest": "usd", **{m: m for m in get_args(Measure)}})
+_NO_FIGURE = ("budget", "all-around", "overall")
+"""Categories that may stand in a table, and do not say which figure is the best."""
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 MAX_BYTES = 16 << 20
 
 
@@ -82,6 +86,7 @@ def read(path: Path) -> tuple[Claims, tuple[str, ...]]:
     ignored: dict[str, None] = {}
     claims, parts = [], [_parts(raw, path) for raw in breakdowns]
     for number, raw in enumerate(rows, 1):
+        _refuse_doubles(list(raw), path)
         known = {}
         for column, value in raw.items():
             name = _BY_NAME.get(_plain(column))
@@ -101,13 +106,36 @@ def _plain(column: str) -> str:
 
 def _csv(text: str, path: Path) -> list[dict[str, Any]]:
     try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True, restkey="(more)", restval=""))
+        header, *rows = [cells for cells in csv.reader(io.StringIO(text), strict=True) if cells] or [[]]
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", _hint()) from error
-    known = {name for row in rows[:1] for name in row if _plain(name) in _BY_NAME}
-    if not known:
+    for delimiter, name in _DELIMITERS.items():
+        if _n_known(",".join(header).split(delimiter)) > max(1, _n_known(header)):
+            raise UsageError(f"{path} is separated by {name} ({delimiter!r}), not by commas", "save it with commas, figures as in 1.97")
+    if not rows or not _n_known(header):
         raise UsageError(f"{path} has no row with a column that is known", _hint())
-    return [{k: v for k, v in row.items() if isinstance(v, str)} for row in rows]
+    _refuse_doubles(header, path)
+    for number, cells in enumerate(rows, 1):
+        if any(cells[len(header) :]):
+            hint = 'a figure with a comma in it needs quotes, as in "96,000"'
+            raise UsageError(f"{path} row {number} has {len(cells)} cells, the header {len(header)}", hint)
+    return [dict(zip(header, cells, strict=False)) for cells in rows]
+
+
+def _n_known(columns: Sequence[str]) -> int:
+    return sum(_plain(column) in _BY_NAME for column in columns)
+
+
+def _refuse_doubles(columns: Sequence[str], path: Path) -> None:
+    """Refuse two columns of one meaning: one of them would be left out unseen."""
+    seen: dict[str, str] = {}
+    for column in columns:
+        name = _BY_NAME.get(_plain(column))
+        if name in seen:
+            said = f"{untrusted.line(seen[name], 60)!r} and {untrusted.line(column, 60)!r}"
+            raise UsageError(f"{path}: the columns {said} both mean {name}", "leave one of them out")
+        if name is not None:
+            seen[name] = column
 
 
 def _toml(text: str, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -137,16 +165,21 @@ def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list
     if "gpu" in raw:
         times, values["gpu"] = _machine(str(raw["gpu"]))
         values["gpus"] = times
-    plain = {f.name for f in fields(Claim)} - {"row", "gpu", "against_dense", "winner", "batch_text", "batch_rounding", *_TEXTS}
+    plain = {f.name for f in fields(Claim)} - {
+        "row",
+        "gpu",
+        "against_dense",
+        "winner",
+        "best_in",
+        "depth_routed_total",
+        "batch_text",
+        "batch_rounding",
+        *_TEXTS,
+    }
     for name in plain & raw.keys():
-        if name in _MONEY:
-            values[name] = claim_figures.money(raw[name], f"{where}: {name}")
-        elif name == "hours":
-            values[name] = claim_figures.hours(raw[name], f"{where}: {name}")
-        elif name in _COUNTS:
-            values[name] = claim_figures.count(raw[name], f"{where}: {name}")
-        else:
-            values[name] = claim_figures.number(raw[name], f"{where}: {name}")
+        values[name] = _reader(name)(raw[name], f"{where}: {name}")
+    if "seq_len" not in raw and values.get("model") not in MODELS:
+        values["seq_len"] = None
     if "batch_tokens" in raw:
         values["batch_text"] = untrusted.line(raw["batch_tokens"], 40)
         values["batch_rounding"] = claim_figures.count_rounding(raw["batch_tokens"])
@@ -156,13 +189,24 @@ def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list
         if f"{measure}_vs_dense_percent" in raw
     )
     if "winner" in raw:
-        values["winner"] = tuple(_winner(part, where) for part in re.split(r"[,;+ ]+", str(raw["winner"]).strip().lower()) if part)
+        words = [word for word in re.split(r"[,;+ ]+", str(raw["winner"]).strip().lower()) if word]
+        values["winner"] = tuple(_winner(word, where) for word in words if word not in _NO_FIGURE)
+        values["best_in"] = tuple(word for word in words if word in _NO_FIGURE)
     claim = Claim(**values)
     parts = []
     if "part_hours" in raw and claim.hours is not None:
         listed = raw["part_hours"] if isinstance(raw["part_hours"], list) else re.split(r"[;+]", str(raw["part_hours"]))
         parts.append(_breakdown(claim.row, raw["hours"], listed, f"{where}: part_hours"))
     return claim, parts
+
+
+def _reader(name: str) -> Callable[[Any, str], Any]:
+    """Return how the figures of a column are read."""
+    if name in _MONEY:
+        return claim_figures.money
+    if name in _COUNTS:
+        return claim_figures.count
+    return {"capacity": claim_figures.share, "hours": claim_figures.hours}.get(name, claim_figures.number)
 
 
 def _parts(raw: Mapping[str, Any], path: Path) -> Parts:
@@ -184,7 +228,7 @@ def _breakdown(row: str, total: Any, listed: Sequence[Any], where: str) -> Parts
 
 def _winner(word: str, where: str) -> Measure:
     if word not in _WINNERS:
-        raise UsageError(f"{where}: winner is {untrusted.line(word, 40)!r}", f"known: {', '.join(sorted(_WINNERS))}")
+        raise UsageError(f"{where}: winner is {untrusted.line(word, 40)!r}", f"known: {', '.join(sorted((*_WINNERS, *_NO_FIGURE)))}")
     return _WINNERS[word]
 
 

@@ -1,9 +1,10 @@
 """What is wrong with a table of claims: arithmetic on each row, and physics that no implementation gets around.
 
 Rules: `time` (tokens over tokens/s against the time), `cost` (time x price), `peak` (implied FLOP/s against the GPU), `memory`
-(against what AdamW keeps per parameter), `experts` (total against active), `batch` (micro x accumulation x GPUs x sequence against
-the stated batch), `ppl` (against the loss), `sum` (breakdowns), `percent` (stated percentages against the rows they compare),
-`cost_per_token`, `winner`, `availability`. Every doubt is decided in the claim's favour.
+(against what AdamW keeps per parameter, and what the GPUs hold), `experts` (total against active), `batch` (micro x accumulation x
+GPUs x sequence against the stated batch), `ppl` (against the loss), `sum` (breakdowns), `percent` (stated percentages against the
+rows they compare), `cost_per_token`, `winner`, `availability`. Every doubt is decided in the claim's favour: two statements of one
+thing may differ by TOLERANCE, and a printed figure stands for any number that rounds to it (`planner.printed`).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _cost_per_token(c: Claim) -> Iterator[Finding]:
 
 
 def _peak(c: Claim) -> Iterator[Finding]:
-    gpu = _known(c.gpu)
+    gpu = known_gpu(c.gpu)
     if gpu is None or gpu.bf16_tflops is None or c.active_parameters is None or c.tokens_per_second is None:
         return
     share = _computed_share(c)
@@ -138,8 +139,15 @@ def _computed_share(c: Claim) -> float:
 
 
 def _memory(c: Claim) -> Iterator[Finding]:
+    if c.vram_gb is None:
+        return
+    gpu = known_gpu(c.gpu)
+    # Where a table means GB of each GPU, the sum holds them all the more.
+    if gpu is not None and c.vram_gb > (held := gpu.memory_gib * c.gpus) and not agree(c.vram_gb, held):
+        text = f"{c.vram_gb:g} GB are more than {c.gpus} x {gpu.name} hold, {held:g} GB"
+        yield finding(c.row, "memory", c.vram_gb, held, text)
     parameters = c.total_parameters or c.active_parameters
-    if c.vram_gb is None or not parameters:
+    if not parameters:
         return
     each, least = c.vram_gb * 1e9 / parameters, parameters * BYTES_AT_LEAST / 1e9
     if each < BYTES_AT_LEAST:
@@ -185,7 +193,7 @@ def _experts(c: Claim) -> Iterator[Finding]:
 
 
 def _batch(c: Claim) -> Iterator[Finding]:
-    if c.batch_tokens is None:
+    if c.batch_tokens is None or c.seq_len is None:
         return
     if c.micro_batch is None or c.grad_accum is None:
         rounding = printed.half_a_place_of_count(c.batch_tokens) if c.batch_rounding is None else c.batch_rounding
@@ -211,9 +219,9 @@ def _batch(c: Claim) -> Iterator[Finding]:
 def _perplexity(c: Claim) -> Iterator[Finding]:
     if c.loss is None or c.ppl is None:
         return
-    # Both are rounded: the loss to 0.01, the perplexity to 0.1.
-    low, high = math.exp(c.loss - 0.005), math.exp(c.loss + 0.005)
-    if not low - 0.05 <= c.ppl <= high + 0.05:
+    # Both are rounded: the loss to 0.01 or coarser, the perplexity to 0.1 or coarser.
+    of_loss, of_ppl = max(0.005, printed.half_a_place_of(c.loss)), max(0.05, printed.half_a_place_of(c.ppl))
+    if not math.exp(c.loss - of_loss) - of_ppl <= c.ppl <= math.exp(c.loss + of_loss) + of_ppl:
         right = math.exp(c.loss)
         yield finding(c.row, "ppl", c.ppl, right, f"a loss of {c.loss:g} is a perplexity of {right:.1f}, stated {c.ppl:g}")
 
@@ -232,7 +240,7 @@ def _skipping(c: Claim) -> Iterator[Finding]:
 
 
 def _availability(c: Claim) -> Iterator[Finding]:
-    gpu = _known(c.gpu)
+    gpu = known_gpu(c.gpu)
     why = NOT_RENTED.get((c.provider.lower(), gpu.name)) if gpu is not None else None
     if why:
         yield Finding(c.row, "availability", None, None, None, why)
@@ -331,10 +339,12 @@ def _hours_by_speed(c: Claim) -> float | None:
     return c.tokens / c.tokens_per_second / 3600 if c.tokens and c.tokens_per_second else None
 
 
-def _known(name: str | None) -> gpus.Gpu | None:
+def known_gpu(name: str | None) -> gpus.Gpu | None:
+    """Return the GPU that a claim names; None for one that the catalog does not have, and for a processor, which may be any."""
     if name is None:
         return None
     try:
-        return gpus.resolve(name)
+        gpu = gpus.resolve(name)
     except UsageError:
         return None
+    return None if gpu.name == gpus.CPU else gpu

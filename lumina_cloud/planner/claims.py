@@ -51,7 +51,7 @@ class Claim:
     """Depth routing that the total is said to come from, e.g. `32x MoD`."""
     loss: float | None = None
     ppl: float | None = None
-    seq_len: int = 2048
+    seq_len: int | None = 2048
     micro_batch: int | None = None
     grad_accum: int | None = None
     batch_tokens: int | None = None
@@ -65,6 +65,8 @@ class Claim:
     """Stated change of a figure against the same model's dense row, in percent."""
     winner: tuple[Measure, ...] = ()
     """Figures that the row is said to be the best in."""
+    best_in: tuple[str, ...] = ()
+    """Categories that it is said to win which do not say by which figure."""
 
     @property
     def has_experts(self) -> bool:
@@ -121,6 +123,7 @@ def of_row(document: Benchmark, row: Row) -> Claim:
     """Return one row of the document as a claim, its size's heading with it."""
     size = document.size(row.model)
     has_experts = row.arch in ("moe", "hybrid")
+    won = _won(document, row)
     per_billion = next((c.usd for c in document.usd_per_billion_tokens if (c.model, c.arch) == (row.model, row.arch)), None)
     return Claim(
         row=f"{row.model}/{row.arch}",
@@ -133,7 +136,7 @@ def of_row(document: Benchmark, row: Row) -> Claim:
         usd_per_hour=document.usd_per_hour(row.machine),
         usd_per_billion_tokens=per_billion,
         provider=next((provider_of(p.terms) for p in document.prices if p.hardware == row.machine), ""),
-        gpu=row.gpu,
+        gpu=row.gpu or row.machine,
         gpus=row.gpus or 1,
         vram_gb=row.vram_gb,
         active_parameters=size.active_parameters,
@@ -155,7 +158,8 @@ def of_row(document: Benchmark, row: Row) -> Claim:
         skip_rate_percent=row.skip_rate_percent,
         flops_reduction_percent=row.flops_reduction_percent,
         against_dense=tuple(_stated_changes(row)),
-        winner=tuple(_won(document, row)),
+        winner=tuple(_CATEGORIES[category] for category in won if category in _CATEGORIES),
+        best_in=tuple(category for category in won if category not in (*_CATEGORIES, BUDGET)),
     )
 
 
@@ -189,10 +193,12 @@ def _stated_changes(row: Row) -> Iterator[tuple[Measure, float]]:
 
 
 _CATEGORIES: dict[str, Measure] = {"Best Quality": "loss", "Fastest Training": "hours"}
-"""Categories that say what they are measured by. `Best Budget` and `Best All-Around` do not."""
+"""Categories that say what they are measured by, over all rows."""
+
+BUDGET = "Best Budget"
+"""Names two figures and a section, `Budget Training`: `planner.audit_document` holds it against that section's rows."""
 
 
-def _won(document: Benchmark, row: Row) -> Iterator[Measure]:
-    for winner in document.winners:
-        if winner.category in _CATEGORIES and (winner.model, winner.arch) == (row.model, row.arch):
-            yield _CATEGORIES[winner.category]
+def _won(document: Benchmark, row: Row) -> tuple[str, ...]:
+    """Return the categories that a row is named the winner of."""
+    return tuple(winner.category for winner in document.winners if (winner.model, winner.arch) == (row.model, row.arch))

@@ -12,6 +12,7 @@ from lumina_cloud.catalog import benchmarks
 from lumina_cloud.planner.audit import Rule, audit, audit_row
 from lumina_cloud.planner.audit_document import audit_document
 from lumina_cloud.planner.claims import Claim, Claims, Parts, of_document
+from lumina_cloud.planner.unchecked import unchecked
 
 DENSE = Claim(
     row="b1/dense",
@@ -101,6 +102,36 @@ def test_total_and_active_parameters_are_held_against_each_other(claim, change, 
     expected = [] if claimed is None else [("experts", claimed, possible)]
     found = audit_row(replace(claim, **change), [])
     assert [(f.rule, f.claimed, f.possible) for f in found] == expected
+
+
+@pytest.mark.parametrize(("vram_gb", "gpus", "is_found"), [(26.0, 1, False), (30.0, 1, True), (45.0, 2, False), (60.0, 2, True)])
+def test_memory_above_what_the_gpus_hold_is_found(vram_gb, gpus, is_found):
+    found = audit_row(replace(DENSE, vram_gb=vram_gb, gpus=gpus, micro_batch=None), CLEAN.rows)
+    assert [(f.rule, f.claimed, f.possible) for f in found] == ([("memory", vram_gb, 24 * gpus)] if is_found else [])
+
+
+@pytest.mark.parametrize(("loss", "ppl", "is_found"), [(3.2, 23.4, False), (3.2, 22.0, True), (3.18, 24, False), (3.18, 24.9, True)])
+def test_a_perplexity_is_held_against_a_loss_as_far_as_both_are_printed(loss, ppl, is_found):
+    assert [f.rule for f in audit_row(replace(DENSE, loss=loss, ppl=ppl), CLEAN.rows)] == ["ppl"] * is_found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gpu": "RTX 9999"}, 'GPU "RTX 9999" is not known: its speed is not checked'),
+        ({"gpu": "cpu"}, 'GPU "cpu" is not known'),
+        ({"active_parameters": None}, "no active parameters are stated"),
+        ({"seq_len": None}, "no sequence length is stated: its batch is not checked"),
+        ({"best_in": ("budget",)}, 'best in "budget" does not say by which figure'),
+    ],
+)
+def test_what_could_not_be_checked_is_said(change, said):
+    assert unchecked(CLEAN) == ()
+    planted = Claims((replace(DENSE, **change),))
+    (note,) = unchecked(planted)
+    assert note.startswith("b1/dense: ")
+    assert said in note
+    assert audit(planted) == ()
 
 
 def test_a_breakdown_that_does_not_add_up_is_found():
@@ -203,6 +234,7 @@ def test_what_is_right_is_not_said_to_be_wrong():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        (lambda d: replace(d, winners=(replace(d.winners[1], arch="dense"),)), ("winners/Best Budget", "winner")),
         (lambda d: replace(d, winners=(replace(d.winners[0], loss=1.9), *d.winners[1:])), ("winners/Best Quality", "winner")),
         (lambda d: replace(d, tiers=(replace(d.tiers[0], cost_usd=(Decimal(1), Decimal("1.5"))), *d.tiers[1:])), ("tiers/Budget", "cost")),
         (lambda d: replace(d, tiers=(*d.tiers[:2], replace(d.tiers[2], time=(0.5, 1.0)))), ("tiers/Production", "sum")),
