@@ -110,7 +110,7 @@ def _csv(text: str, path: Path) -> list[dict[str, Any]]:
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", _hint()) from error
     for delimiter, name in _DELIMITERS.items():
-        if _n_known(",".join(header).split(delimiter)) > max(1, _n_known(header)):
+        if _n_known(",".join(header).split(delimiter)) > _n_known(header):
             raise UsageError(f"{path} is separated by {name} ({delimiter!r}), not by commas", "save it with commas, figures as in 1.97")
     if not rows or not _n_known(header):
         raise UsageError(f"{path} has no row with a column that is known", _hint())

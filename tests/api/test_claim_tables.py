@@ -118,6 +118,7 @@ part_hours = [1.0, 0.5]
         ("[[rows]]\nprice = 1\nusd_per_hour = 2\n", "t.toml", "both mean usd_per_hour"),
         ("model,tokens_s,loss\nb1,96,000,3.1\n", "t.csv", "row 1 has 4 cells, the header 3"),
         ("model;hours\nb1;2\n", "t.csv", "semicolons (';')"),
+        ("hours;x\n2;3\n", "t.csv", "semicolons"),
         ("model\thours\nb1\t2\n", "t.csv", "tabs"),
         ("rows = 3\n", "t.toml", "no list of tables"),
         ("[[rows\n", "t.toml", "TOML"),
