@@ -21,10 +21,10 @@ The document that Lumina starts from is kept whole as data (`lumina_cloud/catalo
 our own figures, and decides nothing: most of it contradicts itself or physics. `lumina audit` checks all of it, or a table of your own
 (`lumina audit FILE.csv`; `lumina audit --columns` lists what a table may have), and leaves with exit code 1 when it finds something.
 
-Every doubt is decided in the claim's favour: two statements of one thing may differ by 10 %, a printed figure stands for any number that
-rounds to it (365K tokens are 178 sequences of 2,048, which is 364,544), memory is held against 8 bytes a parameter (AdamW entirely in
-bf16; mixed precision takes 16), FLOPs are 6 per active parameter and token without attention, and depth routing takes off what the row
-says. A capacity is the most that a routed block lets in: more tokens may skip it than are left over, fewer may not.
+Every doubt is decided in the claim's favour: two statements of one thing may differ by 10 %, memory is held against 8 bytes a parameter
+(AdamW entirely in bf16; mixed precision takes 16), FLOPs are 6 per active parameter and token without attention, and depth routing takes
+off what the row says. A capacity is the most that a routed block lets in: more tokens may skip it than are left over, fewer may not.
+Batches and sums are held against what is written; where rounding of the figures could explain the difference, the finding says so.
 """
 
 
@@ -53,8 +53,7 @@ def page() -> str:
     lines.append("- The percentages that stand beside figures agree with the rows that they compare, but for those above.")
     lines.append(
         "- Best Budget is the cheapest row of the section that is named for budgets (Budget Training, the B1 rows). The debug rows cost "
-        "less, but their section is for tests. In a table of your own, `winner` is checked where it says by which figure: `cheapest`, "
-        "not `budget`."
+        "less, but their section is for tests. In a table of your own, `budget` is the cheapest of all rows."
     )
     lines += ["", "## What could not be checked", "", *(f"- {note}" for note in unchecked(claims.of_document(document)))]
     return "\n".join(lines) + "\n"

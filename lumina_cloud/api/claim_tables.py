@@ -64,8 +64,8 @@ _TEXTS = ("row", "model", "arch", "provider")
 _COUNTS = ("gpus", "n_experts", "top_k", "seq_len", "micro_batch", "grad_accum", "batch_tokens")
 _MONEY = ("usd", "usd_per_hour", "usd_per_billion_tokens")
 _WINNERS: dict[str, Measure] = {"quality": "loss", "fastest": "hours", "time": "hours", "speed": "tokens_per_second", "cost": "usd"}
-_WINNERS.update({"cheapest": "usd", **{m: m for m in get_args(Measure)}})
-_NO_FIGURE = ("budget", "all-around", "overall")
+_WINNERS.update({"cheapest": "usd", "budget": "usd", **{m: m for m in get_args(Measure)}})
+_NO_FIGURE = ("all-around", "overall")
 """Categories that may stand in a table, and do not say which figure is the best."""
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 MAX_BYTES = 16 << 20

@@ -4,7 +4,8 @@ Rules: `time` (tokens over tokens/s against the time), `cost` (time x price), `p
 (against what AdamW keeps per parameter, and what the GPUs hold), `experts` (total against active), `batch` (micro x accumulation x
 GPUs x sequence against the stated batch), `ppl` (against the loss), `sum` (breakdowns), `percent` (stated percentages against the
 rows they compare), `cost_per_token`, `winner`, `availability`. Every doubt is decided in the claim's favour: two statements of one
-thing may differ by TOLERANCE, and a printed figure stands for any number that rounds to it (`planner.printed`).
+thing may differ by TOLERANCE; a batch and a sum are held against what is written, and the finding says what rounding could explain
+(`planner.printed`).
 """
 
 from __future__ import annotations
@@ -196,16 +197,8 @@ def _batch(c: Claim) -> Iterator[Finding]:
     if c.batch_tokens is None or c.seq_len is None:
         return
     if c.micro_batch is None or c.grad_accum is None:
-        rounding = printed.half_a_place_of_count(c.batch_tokens) if c.batch_rounding is None else c.batch_rounding
-        most = math.floor((c.batch_tokens + rounding) / c.seq_len)
-        if most < 1 or most * c.seq_len < c.batch_tokens - rounding:
-            sequences = c.batch_tokens / c.seq_len
-            whole = max(1, round(sequences)) * c.seq_len
-            text = (
-                f"{c.batch_text or f'{c.batch_tokens:,}'} tokens a batch are {sequences:.5g} sequences of {c.seq_len:,}, "
-                f"no whole number, however it was rounded"
-            )
-            yield finding(c.row, "batch", c.batch_tokens, whole, text)
+        if c.batch_tokens % c.seq_len:
+            yield finding(c.row, "batch", c.batch_tokens, *_whole_sequences(c, c.batch_tokens, c.seq_len))
         return
     real = c.micro_batch * c.grad_accum * c.gpus * c.seq_len
     if not agree(real, c.batch_tokens):
@@ -214,6 +207,15 @@ def _batch(c: Claim) -> Iterator[Finding]:
             f"stated {c.batch_text or f'{c.batch_tokens:,}'}: {times(c.batch_tokens, real)}"
         )
         yield finding(c.row, "batch", c.batch_tokens, real, text)
+
+
+def _whole_sequences(c: Claim, tokens: int, seq_len: int) -> tuple[int, str]:
+    """Return the nearest batch of whole sequences, and what is wrong with the one that is written, rounding considered."""
+    whole = max(1, round(tokens / seq_len)) * seq_len
+    rounding = printed.half_a_place_of_count(tokens) if c.batch_rounding is None else c.batch_rounding
+    meant = f": {whole:,} rounds to it" if abs(whole - tokens) <= rounding else ", however it was rounded"
+    written = c.batch_text or f"{tokens:,}"
+    return whole, f"{written} tokens a batch are {tokens / seq_len:.5g} sequences of {seq_len:,}, no whole number{meant}"
 
 
 def _perplexity(c: Claim) -> Iterator[Finding]:
@@ -293,11 +295,13 @@ def _winner(c: Claim, among: Sequence[Claim]) -> Iterator[Finding]:
 def _sum(parts: Parts) -> Iterator[Finding]:
     total = sum(parts.part_hours)
     apart = abs(total - parts.total_hours)
-    if apart > parts.rounding + 1e-9:
+    # To the last digit that is stated: hours to a tenth.
+    if apart > 0.05 + 1e-9:
         terms = " + ".join(f"{part:.2f}".rstrip("0").rstrip(".") for part in parts.part_hours)
+        explained = "all" if parts.rounding >= apart else f"{parts.rounding:.2g}"
         text = (
             f"the parts add up to {terms} = {total:.1f} h, the total says {parts.total_hours:g} h; "
-            f"rounding of all of them explains {parts.rounding:.2g} of the {apart:.2g} h"
+            f"rounding of every one of them could explain {explained} of the {apart:.2g} h"
         )
         yield finding(parts.row, "sum", parts.total_hours, total, text)
 
