@@ -7,7 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from lumina_cloud.catalog import benchmarks
+from lumina_cloud.planner import claims
 from lumina_cloud.planner.audit_document import audit_document
+from lumina_cloud.planner.unchecked import unchecked
 
 TARGET = Path(__file__).parent.parent / "docs" / "the-published-benchmark.md"
 
@@ -21,7 +23,8 @@ our own figures, and decides nothing: most of it contradicts itself or physics. 
 
 Every doubt is decided in the claim's favour: two statements of one thing may differ by 10 %, memory is held against 8 bytes a parameter
 (AdamW entirely in bf16; mixed precision takes 16), FLOPs are 6 per active parameter and token without attention, and depth routing takes
-off what the row says.
+off what the row says. A capacity is the most that a routed block lets in: more tokens may skip it than are left over, fewer may not.
+Batches and sums are held against what is written; where rounding of the figures could explain the difference, the finding says so.
 """
 
 
@@ -48,6 +51,11 @@ def page() -> str:
     lines.append("- Every perplexity is the exponential of its loss, within rounding.")
     lines.append(f"- These sections repeat the rows that they are made from: {', '.join(clean)}.")
     lines.append("- The percentages that stand beside figures agree with the rows that they compare, but for those above.")
+    lines.append(
+        "- Best Budget is the cheapest row of the section that is named for budgets (Budget Training, the B1 rows). The debug rows cost "
+        "less, but their section is for tests. In a table of your own, `budget` is the cheapest of all rows."
+    )
+    lines += ["", "## What could not be checked", "", *(f"- {note}" for note in unchecked(claims.of_document(document)))]
     return "\n".join(lines) + "\n"
 
 

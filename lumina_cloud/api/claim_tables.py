@@ -11,15 +11,16 @@ import io
 import re
 import tomllib
 from dataclasses import fields
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, get_args
 
+from lumina_cloud.api import claim_figures
 from lumina_cloud.core import untrusted
 from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.claims import Claim, Claims, Measure, Parts
+from trainer.config import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -64,6 +65,9 @@ _COUNTS = ("gpus", "n_experts", "top_k", "seq_len", "micro_batch", "grad_accum",
 _MONEY = ("usd", "usd_per_hour", "usd_per_billion_tokens")
 _WINNERS: dict[str, Measure] = {"quality": "loss", "fastest": "hours", "time": "hours", "speed": "tokens_per_second", "cost": "usd"}
 _WINNERS.update({"cheapest": "usd", "budget": "usd", **{m: m for m in get_args(Measure)}})
+_NO_FIGURE = ("all-around", "overall")
+"""Categories that may stand in a table, and do not say which figure is the best."""
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 MAX_BYTES = 16 << 20
 
 
@@ -82,6 +86,7 @@ def read(path: Path) -> tuple[Claims, tuple[str, ...]]:
     ignored: dict[str, None] = {}
     claims, parts = [], [_parts(raw, path) for raw in breakdowns]
     for number, raw in enumerate(rows, 1):
+        _refuse_doubles(list(raw), path)
         known = {}
         for column, value in raw.items():
             name = _BY_NAME.get(_plain(column))
@@ -101,13 +106,36 @@ def _plain(column: str) -> str:
 
 def _csv(text: str, path: Path) -> list[dict[str, Any]]:
     try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True, restkey="(more)", restval=""))
+        header, *rows = [cells for cells in csv.reader(io.StringIO(text), strict=True) if cells] or [[]]
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", _hint()) from error
-    known = {name for row in rows[:1] for name in row if _plain(name) in _BY_NAME}
-    if not known:
+    for delimiter, name in _DELIMITERS.items():
+        if _n_known(",".join(header).split(delimiter)) > _n_known(header):
+            raise UsageError(f"{path} is separated by {name} ({delimiter!r}), not by commas", "save it with commas, figures as in 1.97")
+    if not rows or not _n_known(header):
         raise UsageError(f"{path} has no row with a column that is known", _hint())
-    return [{k: v for k, v in row.items() if isinstance(v, str)} for row in rows]
+    _refuse_doubles(header, path)
+    for number, cells in enumerate(rows, 1):
+        if any(cells[len(header) :]):
+            hint = 'a figure with a comma in it needs quotes, as in "96,000"'
+            raise UsageError(f"{path} row {number} has {len(cells)} cells, the header {len(header)}", hint)
+    return [dict(zip(header, cells, strict=False)) for cells in rows]
+
+
+def _n_known(columns: Sequence[str]) -> int:
+    return sum(_plain(column) in _BY_NAME for column in columns)
+
+
+def _refuse_doubles(columns: Sequence[str], path: Path) -> None:
+    """Refuse two columns of one meaning: one of them would be left out unseen."""
+    seen: dict[str, str] = {}
+    for column in columns:
+        name = _BY_NAME.get(_plain(column))
+        if name in seen:
+            said = f"{untrusted.line(seen[name], 60)!r} and {untrusted.line(column, 60)!r}"
+            raise UsageError(f"{path}: the columns {said} both mean {name}", "leave one of them out")
+        if name is not None:
+            seen[name] = column
 
 
 def _toml(text: str, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -137,29 +165,48 @@ def _claim(raw: Mapping[str, Any], where: str, number: int) -> tuple[Claim, list
     if "gpu" in raw:
         times, values["gpu"] = _machine(str(raw["gpu"]))
         values["gpus"] = times
-    plain = {f.name for f in fields(Claim)} - {"row", "gpu", "against_dense", "winner", *_TEXTS}
+    plain = {f.name for f in fields(Claim)} - {
+        "row",
+        "gpu",
+        "against_dense",
+        "winner",
+        "best_in",
+        "depth_routed_total",
+        "batch_text",
+        "batch_rounding",
+        *_TEXTS,
+    }
     for name in plain & raw.keys():
-        if name in _MONEY:
-            values[name] = _money(raw[name], f"{where}: {name}")
-        elif name == "hours":
-            values[name] = _hours(raw[name], f"{where}: {name}")
-        elif name in _COUNTS:
-            values[name] = _count(raw[name], f"{where}: {name}")
-        else:
-            values[name] = _number(raw[name], f"{where}: {name}")
+        values[name] = _reader(name)(raw[name], f"{where}: {name}")
+    if "seq_len" not in raw and values.get("model") not in MODELS:
+        values["seq_len"] = None
+    if "batch_tokens" in raw:
+        values["batch_text"] = untrusted.line(raw["batch_tokens"], 40)
+        values["batch_rounding"] = claim_figures.count_rounding(raw["batch_tokens"])
     values["against_dense"] = tuple(
-        (measure, _number(raw[f"{measure}_vs_dense_percent"], f"{where}: {measure}_vs_dense_percent", signed=True))
+        (measure, claim_figures.number(raw[f"{measure}_vs_dense_percent"], f"{where}: {measure}_vs_dense_percent", signed=True))
         for measure in get_args(Measure)
         if f"{measure}_vs_dense_percent" in raw
     )
     if "winner" in raw:
-        values["winner"] = tuple(_winner(part, where) for part in re.split(r"[,;+ ]+", str(raw["winner"]).strip().lower()) if part)
+        words = [word for word in re.split(r"[,;+ ]+", str(raw["winner"]).strip().lower()) if word]
+        values["winner"] = tuple(_winner(word, where) for word in words if word not in _NO_FIGURE)
+        values["best_in"] = tuple(word for word in words if word in _NO_FIGURE)
     claim = Claim(**values)
     parts = []
     if "part_hours" in raw and claim.hours is not None:
         listed = raw["part_hours"] if isinstance(raw["part_hours"], list) else re.split(r"[;+]", str(raw["part_hours"]))
-        parts.append(Parts(f"breakdown/{claim.row}", claim.hours, tuple(_hours(p, f"{where}: part_hours") for p in listed)))
+        parts.append(_breakdown(claim.row, raw["hours"], listed, f"{where}: part_hours"))
     return claim, parts
+
+
+def _reader(name: str) -> Callable[[Any, str], Any]:
+    """Return how the figures of a column are read."""
+    if name in _MONEY:
+        return claim_figures.money
+    if name in _COUNTS:
+        return claim_figures.count
+    return {"capacity": claim_figures.share, "hours": claim_figures.hours}.get(name, claim_figures.number)
 
 
 def _parts(raw: Mapping[str, Any], path: Path) -> Parts:
@@ -167,14 +214,21 @@ def _parts(raw: Mapping[str, Any], path: Path) -> Parts:
     if "total_hours" not in raw or not isinstance(listed, list):
         raise UsageError(f"{path}: a breakdown needs total_hours and part_hours", "part_hours = [1.9, 1.8, 0.2]")
     where = f"{path}: breakdowns"
+    return _breakdown(untrusted.line(raw.get("row", ""), 120), raw["total_hours"], listed, where)
+
+
+def _breakdown(row: str, total: Any, listed: Sequence[Any], where: str) -> Parts:
     return Parts(
-        f"breakdown/{untrusted.line(raw.get('row', ''), 120)}", _hours(raw["total_hours"], where), tuple(_hours(p, where) for p in listed)
+        f"breakdown/{row}",
+        claim_figures.hours(total, where),
+        tuple(claim_figures.hours(part, where) for part in listed),
+        sum(claim_figures.hours_rounding(figure, where) for figure in (total, *listed)),
     )
 
 
 def _winner(word: str, where: str) -> Measure:
     if word not in _WINNERS:
-        raise UsageError(f"{where}: winner is {untrusted.line(word, 40)!r}", f"known: {', '.join(sorted(_WINNERS))}")
+        raise UsageError(f"{where}: winner is {untrusted.line(word, 40)!r}", f"known: {', '.join(sorted((*_WINNERS, *_NO_FIGURE)))}")
     return _WINNERS[word]
 
 
@@ -182,46 +236,3 @@ def _machine(text: str) -> tuple[int, str]:
     """Return number and kind of GPUs: `2x A100 80GB` is (2, "A100 80GB")."""
     found = re.fullmatch(r"\s*(\d{1,4})\s*[x*]\s*(.+)", text, re.IGNORECASE)
     return (int(found[1]), untrusted.line(found[2].strip(), 60)) if found else (1, untrusted.line(text.strip(), 60))
-
-
-# --- figures as people write them ----------------------------------------------------------------------------------------
-
-_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_NUMBER = re.compile(r"[~$\s]*([+-]?[\d_,]*\.?\d+(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT]?)\s*(?:%|gb|gib|tokens(?:/s)?)?\s*", re.IGNORECASE)
-_TIMES = {"s": 1 / 3600, "sec": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hour": 1.0, "hr": 1.0, "d": 24.0, "day": 24.0}
-_TIME = re.compile(r"[~\s]*([\d_,]*\.?\d+)\s*([a-z]*?)s?\s*(?:\(.*\))?\s*", re.IGNORECASE)
-
-
-def _number(raw: Any, where: str, *, signed: bool = False) -> float:
-    found = _NUMBER.fullmatch(str(raw)) if not isinstance(raw, bool) else None
-    number = float(found[1].replace(",", "").replace("_", "")) * _SCALES[found[2].lower()] if found else float("nan")
-    if not (abs(number) < 1e30 and (number > 0 or signed)):
-        raise UsageError(
-            f"{where} is {untrusted.line(raw, 60)!r}, no figure above zero", "as in 96,000 or 20B; leave it empty where nothing is claimed"
-        )
-    return number
-
-
-def _count(raw: Any, where: str) -> int:
-    number = _number(raw, where)
-    if number != int(number):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no whole number", "as in 4 or 524,288")
-    return int(number)
-
-
-def _money(raw: Any, where: str) -> Decimal:
-    try:
-        amount = Decimal(str(raw).replace("$", "").replace(",", "").replace("/h", "").strip())
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not (amount.is_finite() and 0 < amount < Decimal("1e12")):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no amount in dollars", "as in 1.97 or $1.97")
-    return amount
-
-
-def _hours(raw: Any, where: str) -> float:
-    found = _TIME.fullmatch(str(raw)) if not isinstance(raw, bool) else None
-    unit = found[2].lower() if found else ""
-    if found is None or (unit and unit not in _TIMES):
-        raise UsageError(f"{where} is {untrusted.line(raw, 60)!r}, no time", "in hours, or as in 8 min or 2.2 days")
-    return float(found[1].replace(",", "").replace("_", "")) * _TIMES.get(unit, 1.0)

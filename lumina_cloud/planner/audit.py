@@ -1,9 +1,11 @@
 """What is wrong with a table of claims: arithmetic on each row, and physics that no implementation gets around.
 
 Rules: `time` (tokens over tokens/s against the time), `cost` (time x price), `peak` (implied FLOP/s against the GPU), `memory`
-(against what AdamW keeps per parameter), `experts` (total against active), `batch` (micro x accumulation x GPUs x sequence against
-the stated batch), `ppl` (against the loss), `sum` (breakdowns), `percent` (stated percentages against the rows they compare),
-`cost_per_token`, `winner`, `availability`. Every doubt is decided in the claim's favour.
+(against what AdamW keeps per parameter, and what the GPUs hold), `experts` (total against active), `batch` (micro x accumulation x
+GPUs x sequence against the stated batch), `ppl` (against the loss), `sum` (breakdowns), `percent` (stated percentages against the
+rows they compare), `cost_per_token`, `winner`, `availability`. Every doubt is decided in the claim's favour: two statements of one
+thing may differ by TOLERANCE; a batch and a sum are held against what is written, and the finding says what rounding could explain
+(`planner.printed`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from lumina_cloud.catalog import gpus
 from lumina_cloud.core import money, units
 from lumina_cloud.core.errors import UsageError
+from lumina_cloud.planner import printed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +35,9 @@ BYTES_AT_LEAST = 8
 FLOPS_PER_PARAMETER = 6
 """Per token, forward and backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); attention's scores are left out, in
 the claim's favour."""
+
+DENSE_AT_MOST = 2.0
+"""Total over active parameters of a dense row: some count the active ones without embeddings, which seldom are more than half."""
 
 NOT_RENTED: dict[tuple[str, str], str] = {
     ("runpod", "A100-40GB-PCIe"): "RunPod rents no A100 40GB (its GPU types have the 80 GB cards only)",
@@ -77,7 +83,7 @@ def _time(c: Claim) -> Iterator[Finding]:
             c.hours,
             hours,
             f"{units.count(c.tokens)} tokens at {c.tokens_per_second:,.0f} tokens/s take {in_hours(hours)}, "
-            f"published {in_hours(c.hours)}: {times(hours, c.hours)}",
+            f"stated {in_hours(c.hours)}: {times(hours, c.hours)}",
         )
 
 
@@ -88,13 +94,13 @@ def _cost(c: Claim) -> Iterator[Finding]:
     if c.hours is not None:
         stated = money.for_hours(c.usd_per_hour, c.hours)
         if not agree(float(stated), float(c.usd)):
-            text = f"{in_hours(c.hours)} at {price} cost {money.show(stated)}, published {money.show(c.usd)}"
+            text = f"{in_hours(c.hours)} at {price} cost {money.show(stated)}, stated {money.show(c.usd)}"
             yield finding(c.row, "cost", float(c.usd), float(stated), text)
     hours = _hours_by_speed(c)
     if hours is not None and (c.hours is None or not agree(hours, c.hours)):
         needed = money.for_hours(c.usd_per_hour, hours)
         if not agree(float(needed), float(c.usd)):
-            text = f"the {in_hours(hours)} that its speed needs cost {money.show(needed)} at {price}, published {money.show(c.usd)}"
+            text = f"the {in_hours(hours)} that its speed needs cost {money.show(needed)} at {price}, stated {money.show(c.usd)}"
             yield finding(c.row, "cost", float(c.usd), float(needed), text)
 
 
@@ -105,12 +111,12 @@ def _cost_per_token(c: Claim) -> Iterator[Finding]:
     claimed = float(c.usd_per_billion_tokens)
     # The table rounds to a cent, and so may the cost.
     if not agree(claimed, real) and abs(claimed - real) > 0.0051:
-        text = f"{money.show(c.usd)} for {units.count(c.tokens)} tokens are ${real:.2f} per billion, published ${claimed:.2f}"
+        text = f"{money.show(c.usd)} for {units.count(c.tokens)} tokens are ${real:.2f} per billion, stated ${claimed:.2f}"
         yield finding(c.row, "cost_per_token", claimed, real, text)
 
 
 def _peak(c: Claim) -> Iterator[Finding]:
-    gpu = _known(c.gpu)
+    gpu = known_gpu(c.gpu)
     if gpu is None or gpu.bf16_tflops is None or c.active_parameters is None or c.tokens_per_second is None:
         return
     share = _computed_share(c)
@@ -134,8 +140,15 @@ def _computed_share(c: Claim) -> float:
 
 
 def _memory(c: Claim) -> Iterator[Finding]:
+    if c.vram_gb is None:
+        return
+    gpu = known_gpu(c.gpu)
+    # Where a table means GB of each GPU, the sum holds them all the more.
+    if gpu is not None and c.vram_gb > (held := gpu.memory_gib * c.gpus) and not agree(c.vram_gb, held):
+        text = f"{c.vram_gb:g} GB are more than {c.gpus} x {gpu.name} hold, {held:g} GB"
+        yield finding(c.row, "memory", c.vram_gb, held, text)
     parameters = c.total_parameters or c.active_parameters
-    if c.vram_gb is None or not parameters:
+    if not parameters:
         return
     each, least = c.vram_gb * 1e9 / parameters, parameters * BYTES_AT_LEAST / 1e9
     if each < BYTES_AT_LEAST:
@@ -150,26 +163,42 @@ def _experts(c: Claim) -> Iterator[Finding]:
     if c.depth_routed_total:
         yield Finding(c.row, "experts", None, None, None, f"{c.depth_routed_total}: depth routing adds no parameters")
     n_experts, top_k = c.experts
-    if not c.has_experts or not c.total_parameters or not c.active_parameters or not n_experts or not top_k:
+    if n_experts and top_k and top_k > n_experts:
+        text = f"a token cannot pass through {top_k} of {n_experts} experts (top-{top_k})"
+        yield finding(c.row, "experts", top_k, n_experts, text)
         return
-    ratio, most = c.total_parameters / c.active_parameters, n_experts / top_k
-    if ratio > most:
+    if not c.total_parameters or not c.active_parameters:
+        return
+    ratio = c.total_parameters / c.active_parameters
+    if ratio < 1 and not agree(ratio, 1):
         text = (
-            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.0f}; "
+            f"{units.count(c.active_parameters)} active of {units.count(c.total_parameters)} total parameters: "
+            "the active ones are among the total"
+        )
+        yield finding(c.row, "experts", c.active_parameters, c.total_parameters, text)
+    elif c.arch == "dense" and not c.has_experts and ratio > DENSE_AT_MOST:
+        text = (
+            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.3g}; "
+            "a dense model computes with all of them"
+        )
+        yield finding(c.row, "experts", c.total_parameters, c.active_parameters, text)
+    if not c.has_experts or not n_experts or not top_k:
+        return
+    most = n_experts / top_k
+    if ratio > most and not agree(ratio, most):
+        text = (
+            f"{units.count(c.total_parameters)} total for {units.count(c.active_parameters)} active parameters are a ratio of {ratio:.3g}; "
             f"{n_experts} experts, top-{top_k}, hold at most {most:g} times the active ones"
         )
         yield finding(c.row, "experts", ratio, most, text)
 
 
 def _batch(c: Claim) -> Iterator[Finding]:
-    if c.batch_tokens is None:
+    if c.batch_tokens is None or c.seq_len is None:
         return
     if c.micro_batch is None or c.grad_accum is None:
         if c.batch_tokens % c.seq_len:
-            sequences = c.batch_tokens / c.seq_len
-            whole = round(sequences) * c.seq_len
-            text = f"{c.batch_tokens:,} tokens a batch are {sequences:.1f} sequences of {c.seq_len:,}, no whole number"
-            yield finding(c.row, "batch", c.batch_tokens, whole, text)
+            yield finding(c.row, "batch", c.batch_tokens, *_whole_sequences(c, c.batch_tokens, c.seq_len))
         return
     real = c.micro_batch * c.grad_accum * c.gpus * c.seq_len
     if not agree(real, c.batch_tokens):
@@ -180,26 +209,40 @@ def _batch(c: Claim) -> Iterator[Finding]:
         yield finding(c.row, "batch", c.batch_tokens, real, text)
 
 
+def _whole_sequences(c: Claim, tokens: int, seq_len: int) -> tuple[int, str]:
+    """Return the nearest batch of whole sequences, and what is wrong with the one that is written, rounding considered."""
+    whole = max(1, round(tokens / seq_len)) * seq_len
+    rounding = printed.half_a_place_of_count(tokens) if c.batch_rounding is None else c.batch_rounding
+    meant = f": {whole:,} rounds to it" if abs(whole - tokens) <= rounding else ", however it was rounded"
+    written = c.batch_text or f"{tokens:,}"
+    return whole, f"{written} tokens a batch are {tokens / seq_len:.5g} sequences of {seq_len:,}, no whole number{meant}"
+
+
 def _perplexity(c: Claim) -> Iterator[Finding]:
     if c.loss is None or c.ppl is None:
         return
-    # Both are rounded: the loss to 0.01, the perplexity to 0.1.
-    low, high = math.exp(c.loss - 0.005), math.exp(c.loss + 0.005)
-    if not low - 0.05 <= c.ppl <= high + 0.05:
+    # Both are rounded: the loss to 0.01 or coarser, the perplexity to 0.1 or coarser.
+    of_loss, of_ppl = max(0.005, printed.half_a_place_of(c.loss)), max(0.05, printed.half_a_place_of(c.ppl))
+    if not math.exp(c.loss - of_loss) - of_ppl <= c.ppl <= math.exp(c.loss + of_loss) + of_ppl:
         right = math.exp(c.loss)
-        yield finding(c.row, "ppl", c.ppl, right, f"a loss of {c.loss:g} is a perplexity of {right:.1f}, published {c.ppl:g}")
+        yield finding(c.row, "ppl", c.ppl, right, f"a loss of {c.loss:g} is a perplexity of {right:.1f}, stated {c.ppl:g}")
 
 
 def _skipping(c: Claim) -> Iterator[Finding]:
-    if c.capacity is None or c.skip_rate_percent is None or c.skip_rate_percent <= 100 * (1 - c.capacity) + 1e-9:
+    """Capacity is the largest share of tokens that a routed block lets in: more may skip it than are left over, fewer may not."""
+    if c.capacity is None or c.skip_rate_percent is None:
         return
-    most = 100 * (1 - c.capacity)
-    text = f"{c.skip_rate_percent:g} % are skipped, but a capacity of {c.capacity:g} lets {100 * c.capacity:g} % in"
-    yield finding(c.row, "percent", c.skip_rate_percent, most, text)
+    let_in = 1 - c.skip_rate_percent / 100
+    if let_in > c.capacity and not agree(let_in, c.capacity):
+        text = (
+            f"{c.skip_rate_percent:g} % are skipped, so {100 * let_in:g} % are let in; "
+            f"a capacity of {c.capacity:g} lets in {100 * c.capacity:g} % at most"
+        )
+        yield finding(c.row, "percent", c.skip_rate_percent, 100 * (1 - c.capacity), text)
 
 
 def _availability(c: Claim) -> Iterator[Finding]:
-    gpu = _known(c.gpu)
+    gpu = known_gpu(c.gpu)
     why = NOT_RENTED.get((c.provider.lower(), gpu.name)) if gpu is not None else None
     if why:
         yield Finding(c.row, "availability", None, None, None, why)
@@ -251,10 +294,15 @@ def _winner(c: Claim, among: Sequence[Claim]) -> Iterator[Finding]:
 
 def _sum(parts: Parts) -> Iterator[Finding]:
     total = sum(parts.part_hours)
+    apart = abs(total - parts.total_hours)
     # To the last digit that is stated: hours to a tenth.
-    if abs(total - parts.total_hours) > 0.05 + 1e-9:
+    if apart > 0.05 + 1e-9:
         terms = " + ".join(f"{part:.2f}".rstrip("0").rstrip(".") for part in parts.part_hours)
-        text = f"the parts add up to {terms} = {total:.1f} h, the total says {parts.total_hours:g} h"
+        explained = "all" if parts.rounding >= apart else f"{parts.rounding:.2g}"
+        text = (
+            f"the parts add up to {terms} = {total:.1f} h, the total says {parts.total_hours:g} h; "
+            f"rounding of every one of them could explain {explained} of the {apart:.2g} h"
+        )
         yield finding(parts.row, "sum", parts.total_hours, total, text)
 
 
@@ -295,10 +343,12 @@ def _hours_by_speed(c: Claim) -> float | None:
     return c.tokens / c.tokens_per_second / 3600 if c.tokens and c.tokens_per_second else None
 
 
-def _known(name: str | None) -> gpus.Gpu | None:
+def known_gpu(name: str | None) -> gpus.Gpu | None:
+    """Return the GPU that a claim names; None for one that the catalog does not have, and for a processor, which may be any."""
     if name is None:
         return None
     try:
-        return gpus.resolve(name)
+        gpu = gpus.resolve(name)
     except UsageError:
         return None
+    return None if gpu.name == gpus.CPU else gpu

@@ -57,6 +57,19 @@ def _winners(document: Benchmark) -> Iterator[Finding]:
                 yield finding(f"winners/{winner.category}", "winner", stated, real, text)
 
 
+def _budget(document: Benchmark) -> Iterator[Finding]:
+    """The budget's winner costs least of the sizes whose section is for budgets: the rows for tests cost less, and are not meant."""
+    meant = [row for row in document.rows if "Budget" in document.size(row.model).section]
+    for winner in document.winners:
+        row = _row(document, winner.model, winner.arch)
+        if winner.category != claims.BUDGET or row is None or not meant:
+            continue
+        least = min(meant, key=lambda other: other.usd)
+        if row not in meant or least.usd < row.usd:
+            text = f"{winner.category} costs ${row.usd}; of the section for budgets {least.model} {least.arch} costs ${least.usd}"
+            yield finding(f"winners/{winner.category}", "winner", float(row.usd), float(least.usd), text)
+
+
 def _tiers(document: Benchmark) -> Iterator[Finding]:
     """A tier's ranges hold the rows that it recommends."""
     per_hour = {"minutes": 1 / 60, "hours": 1.0, "days": 24.0}
@@ -149,5 +162,5 @@ def _memory_example(document: Benchmark) -> Iterator[Finding]:
 
 
 SECTIONS: tuple[Callable[[Benchmark], Iterator[Finding]], ...] = (
-    *(_prices, _winners, _tiers, _insights, _scenario, _memory_example, _conclusion),
+    *(_prices, _winners, _budget, _tiers, _insights, _scenario, _memory_example, _conclusion),
 )

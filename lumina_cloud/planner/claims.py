@@ -9,13 +9,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from lumina_cloud.planner import printed
 from trainer.config import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from lumina_cloud.catalog.benchmarks import Benchmark, Row
+    from lumina_cloud.catalog.benchmarks import Benchmark, Breakdown, Row
 
 Measure = Literal["loss", "hours", "tokens_per_second", "usd"]
 MEASURES: tuple[Measure, ...] = ("loss", "hours", "tokens_per_second", "usd")
@@ -50,11 +51,13 @@ class Claim:
     """Depth routing that the total is said to come from, e.g. `32x MoD`."""
     loss: float | None = None
     ppl: float | None = None
-    seq_len: int = 2048
+    seq_len: int | None = 2048
     micro_batch: int | None = None
     grad_accum: int | None = None
     batch_tokens: int | None = None
     batch_text: str = ""
+    batch_rounding: float | None = None
+    """How far the batch may lie from what is written, in tokens; None where only its value is known."""
     capacity: float | None = None
     skip_rate_percent: float | None = None
     flops_reduction_percent: float | None = None
@@ -62,6 +65,8 @@ class Claim:
     """Stated change of a figure against the same model's dense row, in percent."""
     winner: tuple[Measure, ...] = ()
     """Figures that the row is said to be the best in."""
+    best_in: tuple[str, ...] = ()
+    """Categories that it is said to win which do not say by which figure."""
 
     @property
     def has_experts(self) -> bool:
@@ -83,6 +88,14 @@ class Parts:
     row: str
     total_hours: float
     part_hours: tuple[float, ...]
+    rounding_hours: float | None = None
+    """How far total and sum may lie apart because each figure was rounded; None where only the values are known."""
+
+    @property
+    def rounding(self) -> float:
+        """The same, from the digits of the values where nothing else is known."""
+        known = self.rounding_hours
+        return sum(map(printed.half_a_place_of, (self.total_hours, *self.part_hours))) if known is None else known
 
 
 @dataclass(frozen=True)
@@ -95,21 +108,22 @@ class Claims:
 
 def of_document(document: Benchmark) -> Claims:
     """Return what the document claims in its rows and breakdowns."""
-    breakdowns = tuple(
-        Parts(
-            f"breakdown/{b.model}/{b.arch}",
-            b.total_hours,
-            (*b.epoch_hours, *(minutes / 60 for minutes in (b.setup_minutes, b.checkpointing_minutes, b.evaluation_minutes))),
-        )
-        for b in document.breakdowns
-    )
+    breakdowns = tuple(_of_breakdown(b) for b in document.breakdowns)
     return Claims(tuple(of_row(document, row) for row in document.rows), breakdowns)
+
+
+def _of_breakdown(b: Breakdown) -> Parts:
+    """Return a breakdown in hours; its minutes are rounded to a minute, not to a digit of the hours that they are."""
+    minutes = (b.setup_minutes, b.checkpointing_minutes, b.evaluation_minutes)
+    rounding = sum(map(printed.half_a_place_of, (b.total_hours, *b.epoch_hours))) + sum(map(printed.half_a_place_of, minutes)) / 60
+    return Parts(f"breakdown/{b.model}/{b.arch}", b.total_hours, (*b.epoch_hours, *(m / 60 for m in minutes)), rounding)
 
 
 def of_row(document: Benchmark, row: Row) -> Claim:
     """Return one row of the document as a claim, its size's heading with it."""
     size = document.size(row.model)
     has_experts = row.arch in ("moe", "hybrid")
+    won = _won(document, row)
     per_billion = next((c.usd for c in document.usd_per_billion_tokens if (c.model, c.arch) == (row.model, row.arch)), None)
     return Claim(
         row=f"{row.model}/{row.arch}",
@@ -122,7 +136,7 @@ def of_row(document: Benchmark, row: Row) -> Claim:
         usd_per_hour=document.usd_per_hour(row.machine),
         usd_per_billion_tokens=per_billion,
         provider=next((provider_of(p.terms) for p in document.prices if p.hardware == row.machine), ""),
-        gpu=row.gpu,
+        gpu=row.gpu or row.machine,
         gpus=row.gpus or 1,
         vram_gb=row.vram_gb,
         active_parameters=size.active_parameters,
@@ -144,7 +158,8 @@ def of_row(document: Benchmark, row: Row) -> Claim:
         skip_rate_percent=row.skip_rate_percent,
         flops_reduction_percent=row.flops_reduction_percent,
         against_dense=tuple(_stated_changes(row)),
-        winner=tuple(_won(document, row)),
+        winner=tuple(_CATEGORIES[category] for category in won if category in _CATEGORIES),
+        best_in=tuple(category for category in won if category not in (*_CATEGORIES, BUDGET)),
     )
 
 
@@ -178,10 +193,12 @@ def _stated_changes(row: Row) -> Iterator[tuple[Measure, float]]:
 
 
 _CATEGORIES: dict[str, Measure] = {"Best Quality": "loss", "Fastest Training": "hours"}
-"""Categories that say what they are measured by. `Best Budget` and `Best All-Around` do not."""
+"""Categories that say what they are measured by, over all rows."""
+
+BUDGET = "Best Budget"
+"""Names two figures and a section, `Budget Training`: `planner.audit_document` holds it against that section's rows."""
 
 
-def _won(document: Benchmark, row: Row) -> Iterator[Measure]:
-    for winner in document.winners:
-        if winner.category in _CATEGORIES and (winner.model, winner.arch) == (row.model, row.arch):
-            yield _CATEGORIES[winner.category]
+def _won(document: Benchmark, row: Row) -> tuple[str, ...]:
+    """Return the categories that a row is named the winner of."""
+    return tuple(winner.category for winner in document.winners if (winner.model, winner.arch) == (row.model, row.arch))

@@ -52,6 +52,40 @@ def test_a_planted_error_is_found(tmp_path, old, new, rule):
     assert rule in {f.rule for f in audit(written(tmp_path, CLEAN.replace(old, new))).findings}
 
 
+@pytest.mark.parametrize(("batch", "said"), [("365K", "364,544 rounds to it"), ("101.1k", "however it was rounded"), ("365100", "however")])
+def test_a_batch_says_whether_rounding_explains_it(tmp_path, batch, said):
+    (found,) = audit(written(tmp_path, f"model,seq_len,batch_tokens\nb1,2048,{batch}\n")).findings
+    assert found.rule == "batch"
+    assert said in found.text
+
+
+@pytest.mark.parametrize(("total", "explained"), [("5.8 h", "all"), ("5.6 h", "0.2"), ("6 h", None)])
+def test_a_sum_says_how_much_of_it_rounding_could_explain(tmp_path, total, explained):
+    table = f"model,hours,part_hours\nb1,{total},8 min; 1.9 h; 1.8 h; 1.8 h; 10 min; 12 min\n"
+    texts = [f.text for f in audit(written(tmp_path, table)).findings]
+    assert [f"could explain {explained}" in text for text in texts] == ([] if explained is None else [True])
+
+
+def test_what_could_not_be_checked_is_said_of_each_row(tmp_path):
+    table = "gpu,tokens_per_second,active,batch_tokens,winner\nRTX 9999,1e9,1B,365100,\n4090,10,1B,,overall\n"
+    document = audit(written(tmp_path, table))
+    assert document.findings == []
+    assert document.notes == [
+        'row 1: GPU "RTX 9999" is not known: its speed is not checked',
+        "row 1: no sequence length is stated: its batch is not checked",
+        'row 2: best in "overall" does not say by which figure: it is not checked',
+    ]
+
+
+def test_a_capacity_may_be_a_percentage(tmp_path):
+    claims, _ = claim_tables.read(written(tmp_path, "arch,capacity\nmod,50 %\nmod,0.5\n"))
+    assert [c.capacity for c in claims.rows] == [0.5, 0.5]
+
+
+def test_cells_that_are_empty_beyond_the_header_are_none(tmp_path):
+    assert audit(written(tmp_path, "model,hours\nb1,2,,\n")).rows == 1
+
+
 def test_toml_has_the_same_columns_and_breakdowns(tmp_path):
     text = """
 [[rows]]
@@ -81,6 +115,14 @@ part_hours = [1.0, 0.5]
         ("model,usd\nb1,cheap\n", "t.csv", "cheap"),
         ("model,gpus\nb1,1.5\n", "t.csv", "1.5"),
         ("model,winner\nb1,beauty\n", "t.csv", "beauty"),
+        ("model,capacity\nb1,50\n", "t.csv", "50"),
+        ("price,usd_per_hour\n1,2\n", "t.csv", "'price' and 'usd_per_hour' both mean usd_per_hour"),
+        ("hours,hours\n1,2\n", "t.csv", "both mean hours"),
+        ("[[rows]]\nprice = 1\nusd_per_hour = 2\n", "t.toml", "both mean usd_per_hour"),
+        ("model,tokens_s,loss\nb1,96,000,3.1\n", "t.csv", "row 1 has 4 cells, the header 3"),
+        ("model;hours\nb1;2\n", "t.csv", "semicolons (';')"),
+        ("hours;x\n2;3\n", "t.csv", "semicolons"),
+        ("model\thours\nb1\t2\n", "t.csv", "tabs"),
         ("rows = 3\n", "t.toml", "no list of tables"),
         ("[[rows\n", "t.toml", "TOML"),
         ("x = 1\n", "t.toml", "[[rows]]"),

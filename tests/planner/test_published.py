@@ -41,7 +41,7 @@ def test_only_rows_that_exist_are_returned():
 @pytest.mark.parametrize("key", [k for k in ROWS if k[0] in ("b1", "b7")], ids="-".join)
 def test_every_large_row_contradicts_its_own_speed_the_peak_its_price_and_its_batch(key):
     fails = rows()[key].fails
-    assert any(re.search(r"tokens/s take .* published .*(10|9\.9\d) times more", f) for f in fails), fails
+    assert any(re.search(r"tokens/s take .* stated .*(10|9\.9\d) times more", f) for f in fails), fails
     assert any("TFLOP/s" in f and "peak" in f for f in fails), fails
     assert any("speed needs cost" in f for f in fails), fails
     assert any(re.search(r"stated (512K|1M): (1\.9\d|3\.8\d) times more", f) for f in fails), fails
@@ -54,10 +54,9 @@ def test_every_large_row_contradicts_its_own_speed_the_peak_its_price_and_its_ba
         (("b1", "dense"), ("57.9 h", "5.8 h", "$19.68", "$1.97", "576", "165", "262,144", "512K", "6.0 h")),
         (("b1", "moe"), ("3.7 bytes", "ratio of 8", "at most 4")),
         (("b7", "moe"), ("2.5 bytes", "56B", "2 x A100-80GB-PCIe peak at 624")),
-        (("b7", "mod"), ("47% of the FLOPs taken off", "51 % are skipped", "0.5")),
+        (("b7", "mod"), ("47% of the FLOPs taken off",)),
         (("debug200m", "mod"), ("6B total", "depth routing adds no parameters")),
         (("debug200m", "hybrid"), ("ratio of 30", "1.7 bytes")),
-        (("debug", "dense"), ("365,000", "178.2 sequences")),
         (("b1", "mod"), ("named the best in training time", "8 min")),
     ],
     ids=lambda value: "-".join(value) if len(value) == 2 else "",
@@ -66,6 +65,12 @@ def test_fails_name_the_numbers(key, numbers):
     text = " | ".join(rows()[key].fails)
     for number in numbers:
         assert number in text
+
+
+def test_what_rounding_could_explain_is_said_beside_it():
+    assert any("178.22 sequences of 2,048, no whole number: 364,544 rounds to it" in fail for fail in rows()["debug", "dense"].fails)
+    assert any("could explain all of the" in fail for fail in rows()["b1", "dense"].fails)
+    assert any("could explain 0." in fail for fail in rows()["b7", "dense"].fails)
 
 
 def test_what_agrees_is_not_said_to_fail():

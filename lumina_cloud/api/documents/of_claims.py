@@ -23,6 +23,8 @@ class AuditDocument(Answer):
     rows: int
     """Claims that were checked."""
     findings: list[FindingDocument]
+    notes: list[str]
+    """Claims that could not be checked, and why."""
     ignored_columns: list[str]
 
 
