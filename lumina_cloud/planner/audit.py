@@ -288,7 +288,8 @@ def _winner(c: Claim, among: Sequence[Claim]) -> Iterator[Finding]:
         better = sum(sign * v < sign * mine for v, _ in others)
         if better:
             show = in_hours if measure == "hours" else (lambda figure: f"{figure:g}")
-            text = f"named the best in {_NAMES[measure]} with {show(mine)}; {better} other rows are better, {name} has {show(best)}"
+            are = "1 other row is" if better == 1 else f"{better} other rows are"
+            text = f"named the best in {_NAMES[measure]} with {show(mine)}; {are} better, {name} has {show(best)}"
             yield finding(c.row, "winner", mine, best, text)
 
 
