@@ -1,0 +1,39 @@
+"""`lumina compare` without runs: the document's sections on a terminal and as comma-separated values."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lumina_cloud.api import sections, settings
+from lumina_cloud.cli import tables_sections
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUMINA_HOME", str(tmp_path_factory.mktemp("compare")))
+        return sections.compare(settings.load())
+
+
+def shown(document, columns):
+    console = Console(width=columns, file=io.StringIO(), color_system=None)
+    for part in tables_sections.sections(document):
+        console.print(part)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_a_row_of_a_section_is_as_narrow_as_a_terminal_and_no_figure_is_broken(document, columns):
+    lines = shown(document, columns)
+    assert max(map(len, lines)) <= columns
+    assert not [line for line in lines if "…" in line]
+    for insight in document.insights:
+        for low, high in (insight.loss_percent, insight.hours_percent, insight.memory_percent, insight.usd_percent):
+            assert any(f"{low:+.1f} to {high:+.1f}" in line for line in lines)
+    for winner in document.winners:
+        assert any(line.endswith(f"on {winner.modelled.on}") for line in lines)
+    start = next(n for n, line in enumerate(lines) if line.startswith("percent against dense"))
+    rows = [line for line in lines[start + 4 :] if line][: 4 * len(document.insights)]
+    assert [row[10:16].strip() for row in rows] == ["loss", "time", "memory", "cost"] * len(document.insights)
+    assert "8-9 better" in rows[0]
