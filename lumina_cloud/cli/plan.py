@@ -96,7 +96,9 @@ def plan(
         if json:
             output.emit(document)
         elif csv:
-            _print_rows(document)
+            from lumina_cloud.api.documents import of_plans
+
+            output.print_rows(of_plans.PlanRow, document.rows, without=("hours_by_part", "usd_by_part"))
         else:
             _show(document)
 
@@ -133,17 +135,6 @@ def _backwards(
         output.show(*tables_decisions.backwards(document.backwards, width=output.console().width, planned_too=bool(document.rows)))
         if document.rows:
             _show(document)
-
-
-def _print_rows(document: PlanDocument) -> None:
-    """Print the rows of a plan, ranges as three columns."""
-    flat = []
-    for row in document.rows:
-        cells: dict[str, object] = {}
-        for name, value in row.model_dump(exclude={"hours_by_part", "usd_by_part"}).items():
-            cells |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        flat.append(cells)
-    output.print_csv(list(flat[0]) if flat else [], [list(cells.values()) for cells in flat])
 
 
 def _show(document: PlanDocument) -> None:
