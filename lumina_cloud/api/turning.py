@@ -153,6 +153,8 @@ def _answer(base: WorkloadRequest, a: Answer) -> of_plans.BackwardsAnswer:
 def _typed(request: WorkloadRequest, machine: MachineFilter) -> str:
     words = ["lumina", "plan", request.model, "--arch", request.archs[0], "--tokens", request.tokens or ""]
     words += ["--unique-tokens", request.unique_tokens or ""]
+    words += ["--global-batch", request.global_batch] if request.global_batch else []
+    words += ["--seed", str(request.seed)] if request.seed is not None else []
     words += ["--data", request.data] if request.data else []
     words += ["--recipe", request.recipe] if request.recipe != "paper" else []
     words += ["--provider", machine.provider or ""]

@@ -30,6 +30,7 @@ def accuracy(
 ) -> None:
     """Show how plans turned out: predicted against actual, for each figure of each finished run."""
     with output.errors_shown(as_json=json):
+        output.refuse_two_forms(csv=csv, json=json)
         if physics:
             _physics(fit=fit, write=write)
             return
@@ -42,9 +43,9 @@ def accuracy(
         if json:
             output.emit(document)
         elif csv:
-            output.print_csv(
-                list(type(document.rows[0]).model_fields) if document.rows else [], [list(r.model_dump().values()) for r in document.rows]
-            )
+            from lumina_cloud.api.documents import of_plans
+
+            output.print_rows(of_plans.PredictedActual, document.rows)
         else:
             _show(document)
 

@@ -22,34 +22,44 @@ def compare(
     run: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN…]", help="Names of runs, their beginnings, or last.", autocompletion=completing.run)
     ] = None,
+    csv: options.Csv = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show runs side by side, with their curves; without runs, the published document's sections beside modelled figures."""
     with output.errors_shown(as_json=json):
+        output.refuse_two_forms(csv=csv, json=json)
+        if not run:
+            _sections(as_json=json, as_csv=csv)
+            return
         from lumina_cloud.api.lumina import Lumina
 
-        if not run:
-            _sections(as_json=json)
-            return
         with Lumina() as lumina:
             document = lumina.compare(run)
         if json:
             output.emit(document)
+        elif csv:
+            from lumina_cloud.api.documents import of_runs
+
+            output.print_rows(of_runs.ComparedRun, document.runs, without=("curve",))
         else:
             output.show(*_tables(document, width=output.console().width))
 
 
-def _sections(*, as_json: bool) -> None:
+def _sections(*, as_json: bool, as_csv: bool) -> None:
     from lumina_cloud.api import sections, settings
 
     document = sections.compare(settings.load())
     if as_json:
         output.emit(document)
-        return
-    from lumina_cloud.cli import tables_sections
+    elif as_csv:
+        from lumina_cloud.cli import csv_sections
 
-    output.show(*tables_sections.sections(document))
+        output.print_csv(csv_sections.NAMES, csv_sections.rows(document))
+    else:
+        from lumina_cloud.cli import tables_sections
+
+        output.show(*tables_sections.sections(document))
 
 
 WIDEST = 160

@@ -25,8 +25,7 @@ def costs(
     with output.errors_shown(as_json=json):
         from lumina_cloud.api.lumina import Lumina
 
-        if csv and json:
-            raise UsageError("--csv and --json say two things", "leave one of them out")
+        output.refuse_two_forms(csv=csv, json=json)
         if since is not None and not check:
             raise UsageError("--since goes with --check", "lumina costs --check --since 2026-03-01")
         with Lumina() as lumina:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumina_cloud.cli import sandboxed
 from lumina_cloud.core import commands, untrusted
-from lumina_cloud.core.errors import LuminaError
+from lumina_cloud.core.errors import LuminaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +99,32 @@ def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         writer.writerow(["" if cell is None else _inert(cell) for cell in row])
     sys.stdout.flush()
+
+
+def print_rows(kind: type[Document], rows: Sequence[Document], without: Sequence[str] = ()) -> None:
+    """Print documents of one kind as comma-separated values, the header also where there are none.
+
+    A range is three columns (`usd_low`, `usd_mid`, `usd_high`); words and settings of a cell stand beside each other.
+    """
+    inner = {name: getattr(field.annotation, "model_fields", None) for name, field in kind.model_fields.items() if name not in without}
+    names = [n for name, fields in inner.items() for n in ([name] if fields is None else [f"{name}_{k}" for k in fields])]
+    cells = []
+    for row in rows:
+        values = [(fields, getattr(row, name)) for name, fields in inner.items()]
+        cells.append([c for fields, v in values for c in ([_cell(v)] if fields is None else [_cell(getattr(v, k)) for k in fields])])
+    print_csv(names, cells)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={v}" for name, v in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def refuse_two_forms(*, csv: bool, json: bool) -> None:
+    """Refuse two forms of one answer. Raises UsageError."""
+    if csv and json:
+        raise UsageError("--csv and --json say two things", "leave one of them out")
 
 
 def _inert(cell: Any) -> Any:

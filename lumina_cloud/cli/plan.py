@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents.of_plans import PlanDocument
     from lumina_cloud.api.planning import MachineFilter
     from lumina_cloud.api.requests import Options
+    from lumina_cloud.runs.workloads import WorkloadRequest
 
 
 def plan(
@@ -62,13 +63,16 @@ def plan(
         from lumina_cloud.api.requests import Options, workload_request
         from lumina_cloud.cli.following import Screen
 
+        output.refuse_two_forms(csv=csv, json=json)
         if probe_cost is not None and not probe:
             raise UsageError("--probe-cost caps a probe, and none is asked for", "add --probe, or leave it out")
         given = Options(arch, tokens, unique_tokens, epochs, global_batch, data, seed, set_ or [], config, recipe, init_from)
         if budget is not None or deadline is not None or target_loss is not None:
-            forwards = {"--live": live, "--explain": explain, "--out": out, "--csv": csv, "--plot": plot, "--probe": probe}
-            _refuse_forwards([name for name, asked in {**forwards, "--no-ledger": no_ledger}.items() if asked])
-            _backwards(model, given, MachineFilter(provider=provider, gpu=gpu, count=count), (budget, deadline, target_loss), as_json=json)
+            forwards = {"--live": live, "--explain": explain, "--probe": probe, "--no-ledger": no_ledger}
+            _refuse_forwards([name for name, asked in forwards.items() if asked])
+            machines = MachineFilter(provider=provider, gpu=gpu, count=count)
+            document = _backwards(model, given, machines, (budget, deadline, target_loss), out=out)
+            _answer(document, plot=plot, as_csv=csv, as_json=json)
             return
         request = workload_request(model, given)
         with Lumina(Screen() if probe else None) as lumina:
@@ -82,23 +86,10 @@ def plan(
                 planned = probed(lumina, request, wanted, planned, terms, max_cost=most, yes=yes, live=live, taught=not no_ledger)
         document = planned.document
         if out is not None:
-            from lumina_cloud.api import sharing
-
-            sharing.save(out, request, document)
-            output.tell(f"wrote {out}; lumina launch --plan {out} rents it as it stands")
-        if plot is not None:
-            from lumina_cloud.api import plotting
-
-            plotting.draw(plot, document)
-            output.tell(f"wrote {plot}")
+            _save(out, request, document)
         if explain:
             document = document.model_copy(update={"explanation": explanation(planned)})
-        if json:
-            output.emit(document)
-        elif csv:
-            _print_rows(document)
-        else:
-            _show(document)
+        _answer(document, plot=plot, as_csv=csv, as_json=json)
 
 
 def _refuse_forwards(asked: list[str]) -> None:
@@ -107,13 +98,14 @@ def _refuse_forwards(asked: list[str]) -> None:
         names = " and ".join(asked)
         raise UsageError(
             f"{names} cannot stand beside --budget, --deadline or --target-loss, which look for a model in the price book",
-            f"take the answer's own words, lumina plan MODEL --tokens N, and add {names} there",
+            f"leave out {names}; the command that the answer then prints as next, lumina plan MODEL --arch ... --tokens N, takes {names}",
         )
 
 
 def _backwards(
-    model: str | None, given: Options, wanted: MachineFilter, said: tuple[str | None, str | None, float | None], *, as_json: bool
-) -> None:
+    model: str | None, given: Options, wanted: MachineFilter, said: tuple[str | None, str | None, float | None], *, out: Path | None
+) -> PlanDocument:
+    """Return the answer to a budget, a deadline or a loss, its first planned and, with `out`, written to a file."""
     from lumina_cloud.api.lumina import Lumina
     from lumina_cloud.api.requests import workload_request
     from lumina_cloud.api.turning import goal_of
@@ -125,28 +117,39 @@ def _backwards(
     base = workload_request(model or "debug200m", given)
     with Lumina() as lumina:
         document = lumina.plan_backwards(base, model, wanted, goal)
+        if out is not None:
+            request = lumina.request_from_plan(document.plan)[0] if document.plan else base
+            _save(out, request, document)
+    return document
+
+
+def _save(out: Path, request: WorkloadRequest, document: PlanDocument) -> None:
+    from lumina_cloud.api import sharing
+
+    sharing.save(out, request, document)
+    output.tell(f"wrote {out}; lumina launch --plan {out} rents it as it stands")
+
+
+def _answer(document: PlanDocument, *, plot: Path | None, as_csv: bool, as_json: bool) -> None:
+    """Print a plan in the form that was asked for, and draw it."""
+    if plot is not None:
+        from lumina_cloud.api import plotting
+
+        plotting.draw(plot, document)
+        output.tell(f"wrote {plot}")
     if as_json:
         output.emit(document)
-    elif document.backwards is not None:
-        from lumina_cloud.cli import tables_decisions
+    elif as_csv:
+        from lumina_cloud.api.documents import of_plans
 
-        output.show(*tables_decisions.backwards(document.backwards, width=output.console().width, planned_too=bool(document.rows)))
-        if document.rows:
-            _show(document)
+        if document.backwards is not None:
+            output.print_rows(of_plans.BackwardsAnswer, document.backwards.answers)
+        else:
+            output.print_rows(of_plans.PlanRow, document.rows, without=("hours_by_part", "usd_by_part"))
+    else:
+        from lumina_cloud.cli import tables, tables_decisions
 
-
-def _print_rows(document: PlanDocument) -> None:
-    """Print the rows of a plan, ranges as three columns."""
-    flat = []
-    for row in document.rows:
-        cells: dict[str, object] = {}
-        for name, value in row.model_dump(exclude={"hours_by_part", "usd_by_part"}).items():
-            cells |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        flat.append(cells)
-    output.print_csv(list(flat[0]) if flat else [], [list(cells.values()) for cells in flat])
-
-
-def _show(document: PlanDocument) -> None:
-    from lumina_cloud.cli import tables
-
-    output.show(*tables.plan(document, width=output.console().width))
+        width = output.console().width
+        found = document.backwards
+        parts = tables.plan(document, width=width) if found is None else tables_decisions.backwards(document, found, width=width)
+        output.show(*parts)

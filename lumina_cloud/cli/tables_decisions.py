@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from lumina_cloud.cli import tables
 from lumina_cloud.cli.tables import WIDE, next_step, table
 from lumina_cloud.core import money, units
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents import of_plans
 
 
-def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = False) -> list[RenderableType]:
-    """Return the answers to a goal, the best first. With `planned_too` the first one's plan follows, and says what to do next."""
+def backwards(document: of_plans.PlanDocument, found: of_plans.Backwards, *, width: int) -> list[RenderableType]:
+    """Return the answers to a goal, the best first, then that one's plan, and what plans it by itself.
+
+    What is promised are the high ends, so they are what a narrow terminal has room for.
+    """
     wanted = [f"{money.show(Decimal(found.budget_usd))}"] if found.budget_usd is not None else []
     wanted += [units.duration(found.deadline_hours * 3600)] if found.deadline_hours is not None else []
     wanted += [f"a loss of {found.target_loss:g}"] if found.target_loss is not None else []
@@ -27,8 +31,8 @@ def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = Fals
     title = Text(f"for {' and '.join(wanted)}: ", style="bold")
     title.append(f"{units.count(best.parameters_active)} active parameters, {best.arch}", style="bold green")
     title.append(f", on {units.count(best.tokens)} tokens; loss {best.loss.low:.2f}-{best.loss.high:.2f}")
-    wide = ("active", "tokens", "a parameter", "loss", "time", "at most")
-    figures = wide if width >= WIDE else ("active", "loss", "time", "at most")
+    promised = ("time,\nat most", "cost,\nat most")
+    figures = ("active", "tokens", "a parameter", "loss", "time", *promised) if width >= WIDE else ("active", "loss", *promised)
     made = table(f"the best of {found.tried} sizes on machines", "near", "arch", *figures, "on", right=figures, whole=("near", "arch"))
     for a in found.answers:
         cells = {
@@ -37,11 +41,12 @@ def backwards(found: of_plans.Backwards, *, width: int, planned_too: bool = Fals
             "a parameter": f"{a.tokens_per_parameter:.0f}",
             "loss": f"{a.loss.mid:.3f}",
             "time": units.duration(a.hours.mid * 3600),
-            "at most": money.show(Decimal(a.usd.high)),
+            "time,\nat most": units.duration(a.hours.high * 3600),
+            "cost,\nat most": money.show(Decimal(a.usd.high)),
         }
         made.add_row(a.model, a.arch, *(cells[name] for name in figures), f"{a.count} x {a.gpu} ({a.provider})")
-    parts: list[RenderableType] = [title, "", made]
-    return parts if planned_too else [*parts, next_step(best.type)]
+    planned = tables.plan(document, width=width)
+    return [title, "", made, *planned[:-1], next_step(f"{best.type}    plans this answer by itself"), planned[-1]]
 
 
 def _looser(found: of_plans.Backwards) -> str:

@@ -21,29 +21,45 @@ def sections(d: SectionsDocument) -> list[RenderableType]:
     return [*_winners(d), *_tiers(d), _billions(d), _insights(d), *_breakdowns(d), _scenario(d), *_strategy(d), *_memory(d)]
 
 
-def _short(f: Figures | None) -> str:
+def _cells(f: Figures) -> tuple[str, str, str]:
+    """Return loss, time and cost of a row that is known."""
+    loss = "-" if f.loss is None else f"{f.loss:.2f}"
+    time = "-" if f.hours is None else units.duration(f.hours * 3600)
+    return loss, time, "-" if f.usd is None else money.show(Decimal(f.usd))
+
+
+def _lines(f: Figures | None, *, machine: bool = False) -> str:
+    """Return a row as lines that are broken between figures and fit half a narrow terminal; with its `machine` as one more."""
     if f is None:
         return "nothing fits"
     if f.usd is None:
-        return f"{f.model} {f.arch} on {f.on}: does not fit"
-    loss = "" if f.loss is None else f", loss {f.loss:.2f}"
-    time = "" if f.hours is None else f", {units.duration(f.hours * 3600)}"
-    return f"{f.model} {f.arch}{loss}{time}, {money.show(Decimal(f.usd))}"
+        return f"{f.model} {f.arch} on {f.on}:\ndoes not fit"
+    loss, time, cost = _cells(f)
+    return f"{f.model} {f.arch}, loss {loss}\n{time}, {cost}" + (f"\non {f.on}" if machine else "")
 
 
 def _winners(d: SectionsDocument) -> list[RenderableType]:
-    made = table("winners by category", "category", "published", "modelled", "on")
+    made = table("winners by category", "category", "published", "modelled")
     for w in d.winners:
-        made.add_row(w.category, _short(w.published), _short(w.modelled), "" if w.modelled is None else w.modelled.on)
+        made.add_row(w.category, _lines(w.published), _lines(w.modelled, machine=True))
     return [made]
 
 
 def _tiers(d: SectionsDocument) -> list[RenderableType]:
-    made = table("budget tiers", "tier", "published", "really costs that", "best model for its top")
+    figures = ("loss", "time", "cost")
+    made = table("budget tiers", "tier", "what", "model", *figures, right=figures)
     for t in d.tiers:
-        best = "-" if t.best_for_it is None else f"{_short(t.best_for_it)} on {units.count(t.best_for_it.tokens or 0)} tokens"
-        ours = "\n".join(_short(f) for f in t.modelled) or "none of the document's rows"
-        made.add_row(f"{t.name} ${t.usd[0]}-{t.usd[1]}", "\n".join(_short(f) for f in t.published), ours, best)
+        low, top = (f"{float(usd):g}" for usd in t.usd)
+        rows = [("published", f"{f.model} {f.arch}", *_cells(f)) for f in t.published]
+        rows += [("costs that", f"{f.model} {f.arch}", *_cells(f)) for f in t.modelled]
+        rows += [] if t.modelled else [("costs that", "none of the rows", "-", "-", "-")]
+        if t.best_for_it is not None:
+            best = t.best_for_it
+            rows.append((f"best for ${top}", f"{best.model} {best.arch}\non {units.count(best.tokens or 0)} tokens", *_cells(best)))
+        names = (t.name, f"${low}-{top}")
+        for n, (what, *cells) in enumerate(rows):
+            repeated = n > 0 and rows[n - 1][0] == what
+            made.add_row(names[n] if n < len(names) else "", "" if repeated else what, *cells, end_section=n == len(rows) - 1)
     return [made]
 
 
@@ -56,24 +72,28 @@ def _billions(d: SectionsDocument) -> RenderableType:
 
 
 def _insights(d: SectionsDocument) -> RenderableType:
-    figures = ("loss", "time", "memory", "cost")
-    made = table("architectures against dense, percent, on the same machine", "arch", *figures, "published", right=figures)
+    made = table("percent against dense, on the same machine", "arch", "figure", "published", "modelled", right=("modelled",))
     for i in d.insights:
-        said = "; ".join(
-            f"{name.removesuffix('_percent').replace('_', ' ')} {'-'.join(f'{v:g}' for v in p)}" for name, p in i.published.items()
-        )
-        made.add_row(i.arch, *(_pair(p) for p in (i.loss_percent, i.hours_percent, i.memory_percent, i.usd_percent)), said or "-")
+        ours = {"loss": i.loss_percent, "time": i.hours_percent, "memory": i.memory_percent, "cost": i.usd_percent}
+        for n, (figure, (low, high)) in enumerate(ours.items()):
+            said = [f"{'-'.join(f'{v:g}' for v in i.published[key])} {word}" for key, word in SAID[figure].items() if key in i.published]
+            made.add_row("" if n else i.arch, figure, ", ".join(said) or "-", f"{low:+.1f} to {high:+.1f}", end_section=n == len(ours) - 1)
     return made
 
 
-def _pair(pair: list[float]) -> str:
-    return f"{pair[0]:+.1f} to {pair[1]:+.1f}"
+SAID: dict[str, dict[str, str]] = {
+    "loss": {"loss_better_percent": "better", "loss_worse_percent": "worse"},
+    "time": {"slower_percent": "slower", "faster_percent": "faster"},
+    "memory": {},
+    "cost": {},
+}
+"""What the document says of an architecture's figures, and in which word; of memory and cost it says nothing in percent."""
 
 
 def _breakdowns(d: SectionsDocument) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for b in d.breakdowns:
-        made = table(f"where the time goes: {b.model} {b.arch} on {b.on}", "published", "h", "modelled", "h ", right=("h", "h "))
+        made = table(f"hours of {b.model} {b.arch} on {b.on}", "published", "h", "modelled", "h ", right=("h", "h "))
         left = [(name, f"{hours:.2f}") for name, hours in b.published.items()]
         right = [(name.replace("_", " "), f"{hours:,.2f}") for name, hours in b.modelled.items()]
         for n in range(max(len(left), len(right))):
@@ -85,16 +105,19 @@ def _breakdowns(d: SectionsDocument) -> list[RenderableType]:
 def _scenario(d: SectionsDocument) -> RenderableType:
     made = table("the example project", "option", "published", "modelled on the same card")
     for o in d.scenario:
-        made.add_row(f"{o.name}: {o.label}", _short(o.published), _short(o.modelled))
+        made.add_row(f"{o.name}: {o.label}", _lines(o.published), _lines(o.modelled))
     return made
 
 
 def _strategy(d: SectionsDocument) -> list[RenderableType]:
-    made = table("train small first", "stage", "model", "published", "spent by then", "then decide", right=("published", "spent by then"))
+    figures = ("loss", "time", "cost", "published", "in all")
+    made = table("train small first", "stage", "model", *figures, right=figures, whole=("stage", "model"))
+    then = table("after each stage", "stage", "on", "then decide", whole=("stage",))
     for s in d.strategy:
         spent, published = money.show(Decimal(s.spent_usd)), money.show(Decimal(s.published_usd))
-        made.add_row(str(s.stage), f"{_short(s.modelled)} on {s.modelled.on}", published, spent, s.decision)
-    return [made]
+        made.add_row(str(s.stage), f"{s.modelled.model} {s.modelled.arch}", *_cells(s.modelled), published, spent)
+        then.add_row(str(s.stage), s.modelled.on.replace(" (", "\n("), s.decision)
+    return [made, then]
 
 
 def _memory(d: SectionsDocument) -> list[RenderableType]:
