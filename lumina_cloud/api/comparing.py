@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from lumina_cloud.api import views
@@ -43,11 +44,18 @@ def _compared(ledger: Ledger, run: RunRecord, curve: Sequence[MetricRecord], com
         planned=results.planned,
         actual=results.actual,
         tokens=tokens,
+        vocab=_vocab(run),
         loss_in_common=_loss_at(curve, common),
         usd_per_billion_tokens=money.text(usd * 1_000_000_000 / tokens) if tokens else None,
         usd_per_loss=money.text(usd / money.usd(str(round(drop, 6)))) if drop > 0 else None,
         curve=_thinned(curve),
     )
+
+
+def _vocab(run: RunRecord) -> int | None:
+    """Return a run's vocabulary; None of one that was found again without its configuration."""
+    model = json.loads(run.config_json).get("model")
+    return model.get("vocab") if isinstance(model, dict) else None
 
 
 def _seen(curve: Sequence[MetricRecord]) -> int:

@@ -78,6 +78,7 @@ def _figures(row: Row) -> of_claims.Figures:
         usd=money.text(e.usd.mid),
         tokens=e.config.training.tokens,
         fits=e.fits,
+        vocab=e.config.model.vocab,
     )
 
 
@@ -114,14 +115,20 @@ def _tier(document: Benchmark, tier: benchmarks.Tier, rows: Rows, machines: list
             usd=money.text(answer.usd.mid),
             tokens=answer.config.training.tokens,
             fits=True,
+            vocab=answer.config.model.vocab,
         )
     return of_claims.Tier(
         name=tier.name,
         usd=[money.text(low), money.text(high)],
         published=[_published(document, tier.model, arch) for arch in tier.archs],
-        modelled=[_figures(row) for row in sorted(inside, key=lambda r: r.estimate.loss.mid)],
+        modelled=[_figures(row) for row in sorted(inside, key=_by_loss)],
         best_for_it=best,
     )
+
+
+def _by_loss(row: Row) -> tuple[int, float]:
+    """Return what rows are ordered by: the least loss first, those of the smaller vocabulary by themselves at the end."""
+    return -row.estimate.config.model.vocab, row.estimate.loss.mid
 
 
 def _per_billion(line: benchmarks.CostPerBillion, rows: Rows) -> of_claims.CostPerBillion:
@@ -210,5 +217,6 @@ def _option(document: Benchmark, option: Option) -> of_claims.ScenarioOption:
             usd=money.text(e.usd.mid) if e.fits else None,
             tokens=e.config.training.tokens,
             fits=e.fits,
+            vocab=e.config.model.vocab,
         )
     return of_claims.ScenarioOption(name=option.name, label=option.label, published=published, modelled=ours)

@@ -69,7 +69,7 @@ WIDEST = 160
 def _tables(document: of_runs.ComparisonDocument, *, width: int) -> list[RenderableType]:
     from rich.text import Text
 
-    from lumina_cloud.cli import tables
+    from lumina_cloud.cli import tables, tables_sections
     from lumina_cloud.cli.tables import table
     from lumina_cloud.core import units
 
@@ -92,7 +92,8 @@ def _tables(document: of_runs.ComparisonDocument, *, width: int) -> list[Rendera
         made.add_row(r.run, r.state, *([f"{r.provider} {r.gpu}"] if where else []), *(cells[name] for name in figures))
     curves = _curves(document.runs)
     note = f"at the same tokens: the training loss when each had seen {units.count(document.tokens_in_common)}"
-    return [made, *curves, Text(note, style="dim"), tables.next_step(f"lumina report {' '.join(r.run for r in document.runs)}")]
+    notes = [Text(note, style="dim"), *tables_sections.other_tokens((r.model, r.vocab) for r in document.runs)]
+    return [made, *curves, *notes, tables.next_step(f"lumina report {' '.join(r.run for r in document.runs)}")]
 
 
 def _curves(runs: Sequence[of_runs.ComparedRun]) -> list[RenderableType]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lumina_cloud.api.documents.of_claims import Figures, SectionsDocument
 
 NAMES = ("section", "row", "figure", "published", "ours")
-FIGURES = ("model", "arch", "on", "loss", "hours", "usd", "tokens", "fits")
+FIGURES = ("model", "arch", "on", "loss", "hours", "usd", "tokens", "vocab", "fits")
 
 Value = str | int | float | bool | None
 Line = tuple[str, str, str, Value, Value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from lumina_cloud.cli.tables import next_step, table
 from lumina_cloud.core import money, units
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rich.console import RenderableType
 
     from lumina_cloud.api.documents.of_claims import Figures, SectionsDocument
@@ -42,7 +45,7 @@ def _winners(d: SectionsDocument) -> list[RenderableType]:
     made = table("winners by category", "category", "published", "modelled")
     for w in d.winners:
         made.add_row(w.category, _lines(w.published), _lines(w.modelled, machine=True))
-    return [made]
+    return [made, *other_tokens(_models(w.modelled for w in d.winners))]
 
 
 def _tiers(d: SectionsDocument) -> list[RenderableType]:
@@ -60,7 +63,23 @@ def _tiers(d: SectionsDocument) -> list[RenderableType]:
         for n, (what, *cells) in enumerate(rows):
             repeated = n > 0 and rows[n - 1][0] == what
             made.add_row(names[n] if n < len(names) else "", "" if repeated else what, *cells, end_section=n == len(rows) - 1)
-    return [made]
+    return [made, *other_tokens(_models(f for t in d.tiers for f in (*t.modelled, t.best_for_it)))]
+
+
+def _models(figures: Iterable[Figures | None]) -> Iterator[tuple[str, int | None]]:
+    return ((f.model, f.vocab) for f in figures if f is not None and f.loss is not None)
+
+
+def other_tokens(shown: Iterable[tuple[str, int | None]]) -> list[RenderableType]:
+    """Return a note for a list of losses where they are per token of different vocabularies: of which model each has which."""
+    of = [(name, vocab) for name, vocab in shown if vocab is not None]
+    counted = Counter(vocab for _, vocab in of)
+    if len(counted) < 2:
+        return []
+    most = counted.most_common(1)[0][0]
+    others = [f"{name} has {vocab:,}" for name, vocab in dict.fromkeys(of) if vocab != most]
+    said = f"{', '.join(others)}, the {'others' if counted[most] > 1 else 'other'} {most:,}"
+    return [Text(f"· a loss is per token, and does not compare between vocabularies: {said}", style="dim")]
 
 
 def _billions(d: SectionsDocument) -> RenderableType:

@@ -48,12 +48,13 @@ def recommended(document: Benchmark, machines: Sequence[Machine]) -> Rows:
 def winners(rows: Rows) -> dict[str, Row]:
     """Return the best row of each of the document's categories, by modelled figures.
 
-    Quality over cost is the fall of the loss below the worst row's per dollar, among rows that a model of use comes from (debug left
-    out); all-around is the least sum of the places in loss, time and cost.
+    All but the fastest are among rows that a model of use comes from: debug is left out, whose loss is per token of another, far smaller
+    vocabulary and does not compare. Quality over cost is the fall of the loss below the worst row's per dollar; all-around is the
+    least sum of the places in loss, time and cost.
     """
     every = list(rows.values())
     useful = [row for row in every if row.model != "debug"] or every
-    worst = max(row.estimate.loss.mid for row in every)
+    worst = max(row.estimate.loss.mid for row in useful)
 
     def place(row: Row) -> int:
         return sum(
@@ -62,7 +63,7 @@ def winners(rows: Rows) -> dict[str, Row]:
         )
 
     return {
-        "Best Quality": min(every, key=lambda r: r.estimate.loss.mid),
+        "Best Quality": min(useful, key=lambda r: r.estimate.loss.mid),
         "Best Budget": min(useful, key=lambda r: r.estimate.usd.mid),
         "Fastest Training": min(every, key=lambda r: r.estimate.hours.mid),
         "Best Quality/Cost": max(useful, key=lambda r: (worst - r.estimate.loss.mid) / float(r.estimate.usd.mid)),

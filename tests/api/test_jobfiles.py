@@ -43,7 +43,7 @@ def check_script(script, gpus, tmp_path):
 
 def test_skypilot(planned, tmp_path):
     document = yaml.safe_load(jobfiles.write(planned.session, None, "skypilot", 2, 8).text)
-    assert (document["num_nodes"], document["resources"]["accelerators"]) == (2, "A100:8")
+    assert (document["num_nodes"], document["resources"]["accelerators"]) == (2, "A100-80GB:8")
     assert document["resources"]["autostop"] == {"idle_minutes": 5, "down": True}
     check_script(document["run"], 16, tmp_path)
     assert "--nnodes=2" in document["run"]

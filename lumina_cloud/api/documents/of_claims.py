@@ -39,6 +39,8 @@ class Figures(Document):
     usd: str | None = None
     tokens: int | None = None
     fits: bool | None = None
+    vocab: int | None = None
+    """Tokens of its vocabulary, where ours: losses per token of different ones do not compare."""
     basis: str = "modelled"
 
 

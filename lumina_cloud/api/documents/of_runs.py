@@ -154,6 +154,8 @@ class ComparedRun(Document):
     planned: Outcome
     actual: Outcome
     tokens: int | None
+    vocab: int | None
+    """Tokens of its vocabulary: losses per token of different ones do not compare."""
     loss_in_common: float | None
     usd_per_billion_tokens: str | None
     usd_per_loss: str | None
