@@ -43,6 +43,15 @@ def test_a_row_of_a_section_is_as_narrow_as_a_terminal_and_no_figure_is_broken(d
     assert "8-9 better" in rows[0]
 
 
+def test_losses_of_different_vocabularies_in_one_list_are_told_apart(document):
+    said = "a loss is per token, and does not compare between vocabularies: debug has 512, the others 32,000"
+    # The winners and the tiers; no other section shows losses of debug beside others.
+    assert sum(said in line for line in shown(document, 160)) == 2
+    assert tables_sections.other_tokens([("b1", 32_000), ("b7", 32_000), ("found again", None)]) == []
+    (note,) = tables_sections.other_tokens([("mine", 300), ("b1", 32_000)])
+    assert note.plain.endswith(("mine has 300, the other 32,000", "b1 has 32,000, the other 300"))
+
+
 def test_all_sections_are_one_long_table(document, tmp_path, monkeypatch):
     monkeypatch.setenv("LUMINA_HOME", str(tmp_path))
     monkeypatch.setattr(sections, "compare", lambda _: document)

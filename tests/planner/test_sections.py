@@ -19,7 +19,8 @@ def test_winners_are_the_best_rows(rows):
     won = sections.winners(rows)
     assert set(won) == {w.category for w in benchmarks.load().winners}
     useful = [row for row in rows.values() if row.model != "debug"]
-    assert won["Best Quality"].estimate.loss.mid == min(r.estimate.loss.mid for r in rows.values())
+    # The debug size's losses are per token of a far smaller vocabulary.
+    assert won["Best Quality"].estimate.loss.mid == min(r.estimate.loss.mid for r in useful)
     assert won["Best Budget"].estimate.usd.mid == min(r.estimate.usd.mid for r in useful)
     assert won["Fastest Training"].estimate.hours.mid == min(r.estimate.hours.mid for r in rows.values())
     assert won["Fastest Training"].model == "debug"
