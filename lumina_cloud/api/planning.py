@@ -294,7 +294,7 @@ def _document(
         ],
         recommendation=None if best is None else _recommended(best),
         refused=list(result.refused),
-        misfits=refitting.misfits(request, built, result, named=named),
+        misfits=refitting.misfits(request, built, result, lessons, named=named),
         notes=[*notes, *_unmeasured(result), *built.notes, *_judged(result)],
     )
 

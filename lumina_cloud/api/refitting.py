@@ -13,23 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lumina_cloud.planner.estimate import Interval, MoneyInterval
+    from lumina_cloud.planner.learning import Lessons
     from lumina_cloud.planner.plan import Plan, Row
     from lumina_cloud.runs.workloads import WorkloadRequest, Workloads
-    from trainer.config import RunConfig
 
 MOST_MISFITS = 4
 """Machines of a plan for which changes are looked for."""
 
 
-def misfits(request: WorkloadRequest, built: Workloads, plan: Plan, *, named: bool) -> list[of_plans.Misfit]:
+def misfits(request: WorkloadRequest, built: Workloads, plan: Plan, lessons: Lessons, *, named: bool) -> list[of_plans.Misfit]:
     """Return the machines nearest to fitting, of every architecture that fits nowhere; with a GPU `named`, of every one asked for."""
-    rows = list(_nearest(plan, named=named))[:MOST_MISFITS]
     by_arch = {config.model.arch: config for config in built.configs}
-    return [_misfit(request, row, _remedies(by_arch[row.arch], row, built.fixed)) for row in rows]  # type: ignore[index]  # rows are of these configs
-
-
-def _remedies(config: RunConfig, row: Row, fixed: frozenset[str]) -> tuple[Remedy, ...]:
-    return remedies(config, row.machine, fixed, heavier=row.estimate.heavier)
+    rows = list(_nearest(plan, named=named))[:MOST_MISFITS]
+    return [_misfit(request, row, remedies(by_arch[row.arch], row.machine, built.fixed, lessons=lessons)) for row in rows]  # type: ignore[index]  # rows are of these configs
 
 
 def _nearest(plan: Plan, *, named: bool) -> Iterator[Row]:

@@ -14,19 +14,18 @@ from decimal import Decimal
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-from lumina_cloud.planner import loss as loss_law
-from lumina_cloud.planner.costs import costs
+from lumina_cloud.core.errors import UsageError
 from lumina_cloud.planner.duration import duration
-from lumina_cloud.planner.layout_search import NoLayout, choose
 from lumina_cloud.planner.memory import Memory, memory, with_room_for
+from lumina_cloud.planner.plan import estimate, kind_of
 from lumina_cloud.planner.throughput import throughput
 from trainer.config import ConfigError, LayoutConfig, RunConfig, check, with_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lumina_cloud.catalog.gpus import Gpu
-    from lumina_cloud.planner.estimate import Interval, Machine, MoneyInterval
+    from lumina_cloud.planner.estimate import Estimate, Interval, Machine, MoneyInterval
+    from lumina_cloud.planner.learning import Lessons
 
 MOST_CHANGES = 4
 SEQUENCES = (1536, 1024, 512)
@@ -88,44 +87,48 @@ def need(config: RunConfig, machine: Machine) -> Memory:
 
 
 def remedies(
-    config: RunConfig, on: Machine, fixed: frozenset[str] = frozenset(), most: int = 6, *, heavier: float = 1.0
+    config: RunConfig, machine: Machine, fixed: frozenset[str] = frozenset(), most: int = 6, lessons: Lessons | None = None
 ) -> tuple[Remedy, ...]:
     """Return the smallest sets of changes that make `config` fit a machine, the least slowing first; none where it fits, or never can.
 
-    `heavier` is how many times the memory that is counted runs there report.
+    What each then takes is what a plan says that is asked for just it; `lessons` are what finished runs teach.
     """
-    machine = replace(on, gpu=with_room_for(on.gpu, on.count, heavier))
-    usable = machine.gpu.usable_memory_gib
+    heavier = 1.0 if lessons is None else lessons.of("memory", kind_of(config, machine)).factor
+    counted = replace(machine, gpu=with_room_for(machine.gpu, machine.count, heavier))
+    usable = counted.gpu.usable_memory_gib
     if usable is None or machine.gpu.peak_tflops(config.training.precision) is None:
         return ()
     try:
         start = plain(config, machine, fixed)
     except ConfigError:
         return ()
-    if _trains(start) and need(start, machine).upper_gib <= usable:
+    if _trains(start) and need(start, counted).upper_gib <= usable:
         return ()
     roomy = replace(machine, gpu=replace(machine.gpu, memory_bytes_usable=2**60))
-    before = _hours(_widened(start, roomy, fixed), machine)
-    axes = _axes(start, machine)
+    as_it_is = _planned(start, roomy, fixed | {"zero_stage", "checkpointing", "offload"}, lessons)
+    axes = _axes(start, counted)
     found: dict[frozenset[str], Remedy] = {}
     for size in range(1, min(MOST_CHANGES, len(axes)) + 1):
         for names in combinations(axes, size):
             if {"sharding", "offload"} <= set(names) or any(smaller <= set(names) for smaller in found):
                 continue
-            best = _best(start, machine, fixed, before, [axes[name] for name in names])
-            if best is not None:
-                found[frozenset(names)] = best
-    least_slowing = sorted(found.values(), key=lambda r: (r.slowdown, r.usd.mid, len(r.changes)))[:most]
-    return tuple(_as_told(remedy, on.gpu, heavier) for remedy in least_slowing)
+            best = _best(start, counted, [axes[name] for name in names])
+            remedy = None if best is None or as_it_is is None else _remedy(best, machine, fixed, as_it_is.hours.mid, lessons)
+            if remedy is not None:
+                found[frozenset(names)] = remedy
+    return tuple(sorted(found.values(), key=lambda r: (r.slowdown, r.usd.mid, len(r.changes)))[:most])
 
 
-def _as_told(remedy: Remedy, gpu: Gpu, heavier: float) -> Remedy:
-    """Return a remedy for the GPU as it is, with the memory that runs would report."""
-    told = replace(remedy, machine=replace(remedy.machine, gpu=gpu))
-    return replace(told, memory_upper_gib=need(told.config, told.machine).times(heavier).upper_gib)
+@dataclass(frozen=True)
+class _Fitting:
+    """A set of changes that makes the workload fit."""
+
+    config: RunConfig
+    count: int
+    changes: tuple[Change, ...]
 
 
-def _best(start: RunConfig, machine: Machine, fixed: frozenset[str], before: float, axes: list[list[_Choice]]) -> Remedy | None:
+def _best(start: RunConfig, machine: Machine, axes: list[list[_Choice]]) -> _Fitting | None:
     """Return the fastest choice of one value an axis that fits, None where none does."""
     fitting, usable = [], machine.gpu.usable_memory_gib or 0.0
     for chosen in product(*axes):
@@ -137,33 +140,25 @@ def _best(start: RunConfig, machine: Machine, fixed: frozenset[str], before: flo
             continue
         config, count = step
         if _trains(config) and memory(config, config.layout, machine.gpu).upper_gib <= usable:
-            on = _machine(machine, count)
-            fitting.append((_hours(config, on), config, on, tuple(c for choice in chosen for c in choice.change)))
-    if not fitting:
+            changes = tuple(c for choice in chosen for c in choice.change)
+            fitting.append((_hours(config, _machine(machine, count)), _Fitting(config, count, changes)))
+    return min(fitting, key=lambda f: f[0])[1] if fitting else None
+
+
+def _remedy(best: _Fitting, machine: Machine, fixed: frozenset[str], before: float, lessons: Lessons | None) -> Remedy | None:
+    """Return what a plan that is asked for just these changes says, None where they do not do for what runs teach."""
+    on = _machine(machine, best.count)
+    e = _planned(best.config, on, fixed | {change.name for change in best.changes}, lessons)
+    if e is None or not e.fits:
         return None
-    _, config, on, changes = min(fitting, key=lambda f: f[0])
-    config = _as_planned(config, on, fixed | {change.name for change in changes})
-    needs, speed = need(config, on), throughput(config, config.layout, on.gpu)
-    time = duration(config, on, speed)
-    usd, _ = costs(config, on, time.hours)
-    return Remedy(changes, config, on, needs.upper_gib, needs.host_gib, time.hours, usd, loss_law.loss(config), time.hours.mid / before)
+    return Remedy(best.changes, e.config, on, e.memory_upper_gib, e.host_memory_gib, e.hours, e.usd, e.loss, e.hours.mid / before)
 
 
-def _widened(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> RunConfig:
-    """Return the workload with the micro batch that is fastest where it fits, everything else as it is."""
+def _planned(config: RunConfig, machine: Machine, fixed: frozenset[str], lessons: Lessons | None) -> Estimate | None:
     try:
-        return choose(config, machine.gpu, machine.count, fixed | {"zero_stage", "checkpointing", "offload"}).config
-    except NoLayout:
-        return config
-
-
-def _as_planned(config: RunConfig, machine: Machine, fixed: frozenset[str]) -> RunConfig:
-    """Return the workload as a plan lays it out that is asked for with just these fields."""
-    try:
-        chosen = choose(config, machine.gpu, machine.count, fixed)
-    except NoLayout:
-        return config
-    return chosen.config if chosen.fits else config
+        return estimate(config, machine, fixed, lessons)
+    except UsageError:
+        return None
 
 
 def _trains(config: RunConfig) -> bool:

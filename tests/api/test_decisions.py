@@ -174,7 +174,8 @@ def test_what_runs_report_moves_what_fits_and_what_would_make_it_fit():
     assert not lighter.fits or lighter.memory_upper_gib <= lighter.usable_memory_gib
     context = {item.name: item.gib for item in lighter.memory_items}["CUDA context"]
     assert context == {item.name: item.gib for item in plain.memory_items}["CUDA context"]
-    heavy = remedies(config, card, heavier=1.3)
+    heavy = remedies(config, card, lessons=Lessons([Experience("RTX4090", "vastai", "b1 dense", (("memory", math.log(1.3)),))] * 30))
+    assert heavy
     assert all(r.memory_upper_gib <= card.gpu.usable_memory_gib + 1e-6 for r in heavy)
     # What is told is what runs would report, not what is counted.
     assert all(r.memory_upper_gib > need(r.config, r.machine).upper_gib for r in heavy)
