@@ -74,12 +74,13 @@
     link.textContent = "Start…";
     link.setAttribute("aria-label", `Start on ${row.machine} at ${row.provider}, ${row.arch}`);
     start.append(link);
-    made.append(head, ...[row.provider, row.arch, row.usd_text, row.hours_text, row.loss_text, row.basis, last].map((text, n) => {
+    // What a narrow window leaves to scrolling is what matters least.
+    made.append(head, start, ...[row.provider, row.arch, row.usd_text, row.hours_text, row.loss_text, last, row.basis].map((text, n) => {
       const cell = document.createElement("td");
       cell.textContent = text;
       if (n >= 2 && n <= 4) cell.className = "n";
       return cell;
-    }), start);
+    }));
     return made;
   }
 
